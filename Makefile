@@ -1,0 +1,207 @@
+# libavp. `make help` lists the targets; README.md says what the folders are.
+#
+# CC, CFLAGS, LDFLAGS, PREFIX, DESTDIR and V=1 belong to the user. A variant
+# builds into its own directory: VARIANT=asan|tsan|fuzz.
+
+VERSION   := 0.1.0
+SOVERSION := 0
+PREFIX    ?= /usr/local
+LIBDIR    ?= $(PREFIX)/lib
+INCDIR    ?= $(PREFIX)/include
+BINDIR    ?= $(PREFIX)/bin
+CFLAGS    ?= -O2 -g
+VARIANT   ?=
+B         := build$(if $(VARIANT),/$(VARIANT))
+Q         := $(if $(V),,@)
+say        = $(if $(V),,@printf '  %-6s %s\n' '$(1)' '$(patsubst $(CURDIR)/%,%,$@)')
+
+SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+            -fno-omit-frame-pointer
+SAN_tsan := -fsanitize=thread
+SAN      := $(SAN_$(VARIANT))
+
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+            -Wvla $(if $(CI),-Werror)
+CPPFLAGS_ = -D_GNU_SOURCE -DAVP_VERSION='"$(VERSION)"' -I$(B)/include \
+            -I$(B)/gen -I. $(CPPFLAGS)
+CFLAGS_   = -std=c17 $(WARN) -fPIC -fvisibility=hidden -pthread $(SAN) $(CFLAGS)
+LDLIBS_   = -lprotobuf-c -lzstd -luring -lyaml -lm -pthread
+BLASLIBS_ = -lopenblas
+
+# What stands where. cmd_*.c are parts of avpctl, whichever folder they are in;
+# the files of latent/ that need BLAS make a library of their own.
+HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/codec.h latent/latent.h \
+            ahp/ahp.h
+HEADERS  := $(wildcard $(HEADERS))
+CMD_SRC  := $(wildcard */cmd_*.c) gateway/avpctl.c
+BLAS_SRC := $(wildcard latent/realign*.c latent/project*.c)
+LIB_SRC  := $(filter-out $(CMD_SRC) $(BLAS_SRC), \
+            $(wildcard shm/*.c ring/*.c codec/*.c latent/*.c ahp/*.c))
+PROTO    := $(wildcard codec/*.proto)
+PB_SRC   := $(PROTO:codec/%.proto=$(B)/gen/%.pb-c.c)
+
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/obj/%.o) $(PROTO:codec/%.proto=$(B)/obj/gen/%.pb-c.o)
+BLAS_OBJ := $(BLAS_SRC:%.c=$(B)/obj/%.o)
+CMD_OBJ  := $(CMD_SRC:%.c=$(B)/obj/%.o)
+INC      := $(addprefix $(B)/include/avp/,$(notdir $(HEADERS)))
+
+# Tests: one program a file.
+TEST_SRC  := $(wildcard tests/unit/*.c tests/integration/*.c tests/crash/*.c)
+RING_SRC  := $(wildcard tests/stress/*.c)
+TESTS     := $(TEST_SRC:tests/%.c=$(B)/tests/%)
+STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
+
+.PHONY: all demo check bench asan ubsan tsan fuzz interop install uninstall \
+        clean help setup tests run-tests
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
+     $(B)/libavp-latent.so) $(B)/avpctl $(B)/avp.pc
+
+help:
+	@echo 'make all        libraries and programs into build/'
+	@echo 'make demo       set up, build, and run two agents on this host'
+	@echo 'make check      set up, build, and run every test (CI=1: -Werror)'
+	@echo 'make interop    the tests that need a package registry'
+	@echo 'make bench      measure, into build/bench.json'
+	@echo 'make asan|ubsan|tsan   the tests under a sanitizer'
+	@echo 'make fuzz       the fuzz harnesses, FUZZ_SECONDS each (default 60)'
+	@echo 'make install|uninstall [PREFIX=/usr/local] [DESTDIR=]'
+	@echo 'make clean      remove build/'
+
+setup:
+	@.ci/setup
+
+# Public headers are seen as <avp/...> in the tree as they are installed.
+$(INC):
+	@mkdir -p $(@D)
+	@ln -sf $(CURDIR)/$(filter %/$(@F),$(HEADERS)) $@
+
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: codec/%.proto
+	@mkdir -p $(B)/gen
+	$(call say,PROTO)
+	$(Q)protoc-c --c_out=$(B)/gen --proto_path=codec $<
+
+$(B)/obj/gen/%.o: $(B)/gen/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -c -o $@ $<
+
+$(B)/obj/%.o: %.c | $(INC) $(PB_SRC:.c=.h)
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -c -o $@ $<
+
+$(B)/libavp.a: $(LIB_OBJ)
+	$(call say,AR)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(B)/libavp-latent.a: $(BLAS_OBJ)
+	$(call say,AR)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+# The maps are written here so that a library's name and version have one home.
+$(B)/%.map: Makefile
+	@mkdir -p $(@D)
+	@printf 'AVP_%s {\n\tglobal: avp_[a-z]*; ahp_[a-z]*;\n\tlocal: *;\n};\n' \
+	        $(basename $(VERSION)) >$@
+
+$(B)/libavp.so: $(LIB_OBJ) $(B)/libavp.map
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -shared -Wl,-soname,libavp.so.$(SOVERSION) \
+	        -Wl,--version-script=$(B)/libavp.map -Wl,-z,defs -o $@ \
+	        $(LIB_OBJ) $(LDLIBS_)
+	@ln -sf libavp.so $@.$(SOVERSION)
+
+$(B)/libavp-latent.so: $(BLAS_OBJ) $(B)/libavp.so $(B)/libavp-latent.map
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -shared \
+	        -Wl,-soname,libavp-latent.so.$(SOVERSION) \
+	        -Wl,--version-script=$(B)/libavp-latent.map -Wl,-z,defs -o $@ \
+	        $(BLAS_OBJ) -L$(B) -lavp $(BLASLIBS_) $(LDLIBS_)
+	@ln -sf libavp-latent.so $@.$(SOVERSION)
+
+$(B)/avpctl: $(CMD_OBJ) $(if $(BLAS_SRC),$(B)/libavp-latent.a) $(B)/libavp.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ \
+	        $(if $(BLAS_SRC),$(BLASLIBS_)) -lcrypto $(LDLIBS_)
+
+$(B)/avp.pc: Makefile
+	@mkdir -p $(@D)
+	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: avp\n' \
+	        '$(PREFIX)' '$(LIBDIR)' '$(INCDIR)' >$@
+	@printf 'Description: shared-memory transport for LLM agents\n' >>$@
+	@printf 'Version: %s\nLibs: -L$${libdir} -lavp\n' '$(VERSION)' >>$@
+	@printf 'Libs.private: %s\nCflags: -I$${includedir}\n' \
+	        '$(LDLIBS_)' >>$@
+
+# ---- tests ---------------------------------------------------------------
+
+HARNESS := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/*.c))
+$(B)/tests/%: tests/%.c $(HARNESS) $(if $(BLAS_SRC),$(B)/libavp-latent.a) \
+              $(B)/libavp.a
+	@mkdir -p $(@D)
+	$(call say,TEST)
+	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -o $@ $< $(HARNESS) \
+	        $(if $(BLAS_SRC),$(B)/libavp-latent.a $(BLASLIBS_)) \
+	        $(B)/libavp.a -lcunit -lcrypto $(LDLIBS_)
+
+tests: all $(TESTS) $(STRESS)
+run-tests: all $(TESTS)
+	@tests/run $(B) $(TESTS)
+run-stress: $(STRESS)
+	@tests/run $(B) $(STRESS)
+
+asan ubsan:
+	@$(MAKE) --no-print-directory VARIANT=asan CFLAGS='-O1 -g' run-tests
+tsan:
+	@$(MAKE) --no-print-directory VARIANT=tsan CFLAGS='-O1 -g' run-stress
+
+check: setup
+	@tests/check '$(MAKE) --no-print-directory'
+
+interop: setup
+	@$(MAKE) --no-print-directory all
+	@tests/interop/run
+
+demo: setup
+	@$(MAKE) --no-print-directory all
+	@tests/demo
+
+bench: setup
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run
+
+# ---- installation --------------------------------------------------------
+
+LIBS := libavp $(if $(BLAS_SRC),libavp-latent)
+install: all
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)/avp \
+	        $(DESTDIR)$(BINDIR)
+	install -m 644 $(HEADERS) $(DESTDIR)$(INCDIR)/avp/
+	for l in $(LIBS); do \
+	    install -m 644 $(B)/$$l.a $(DESTDIR)$(LIBDIR)/ && \
+	    install -m 755 $(B)/$$l.so \
+	        $(DESTDIR)$(LIBDIR)/$$l.so.$(VERSION) && \
+	    ln -sf $$l.so.$(VERSION) \
+	        $(DESTDIR)$(LIBDIR)/$$l.so.$(SOVERSION) && \
+	    ln -sf $$l.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/$$l.so || exit 1; \
+	done
+	install -m 644 $(B)/avp.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -m 755 $(B)/avpctl $(DESTDIR)$(BINDIR)/
+
+uninstall:
+	for l in $(LIBS); do rm -f $(DESTDIR)$(LIBDIR)/$$l.a \
+	        $(DESTDIR)$(LIBDIR)/$$l.so*; done
+	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/avp.pc $(DESTDIR)$(BINDIR)/avpctl
+	rm -f $(addprefix $(DESTDIR)$(INCDIR)/avp/,$(notdir $(HEADERS)))
+	-rmdir $(DESTDIR)$(INCDIR)/avp
+
+clean:
+	rm -rf build
+
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(BLAS_OBJ:.o=.d) \
+         $(HARNESS:.o=.d) $(TESTS:=.d) $(STRESS:=.d)

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every test program shares: CUnit underneath, one line a test on stdout
+ * ("ok name" or "FAIL name"), and a check that a test leaves nothing behind.
+ */
+#ifndef AVP_TESTS_HARNESS_H
+#define AVP_TESTS_HARNESS_H
+
+#include <stdbool.h>
+
+#include <CUnit/CUnit.h>
+
+struct test {
+	const char *name;
+	void (*run)(void);
+};
+#define TEST(function) { #function, function }
+
+/*
+ * Runs the tests up to the entry without a name; the exit status of main. A
+ * test also fails if it leaves an open fd, a child process, or a mapped memfd.
+ */
+int test_main(const char *suite, const struct test *tests);
+
+/* Waits until condition(arg) holds; false after seconds. Polls, 1 ms apart. */
+bool test_wait(bool (*condition)(void *), void *arg, double seconds);
+
+/*
+ * A fresh directory below $TMPDIR that goes away with the program, removed with
+ * what is in it; the same one for the whole program.
+ */
+const char *test_dir(void);
+
+#endif
