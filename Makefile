@@ -52,8 +52,9 @@ TESTS     := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 
 .PHONY: all demo check bench asan ubsan tsan fuzz interop install uninstall \
-        clean help setup tests run-tests
+        clean help setup tests run-tests run-stress FORCE
 .SECONDARY:
+
 .DELETE_ON_ERROR:
 
 all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
@@ -129,7 +130,8 @@ $(B)/avpctl: $(CMD_OBJ) $(if $(BLAS_SRC),$(B)/libavp-latent.a) $(B)/libavp.a
 	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ \
 	        $(if $(BLAS_SRC),$(BLASLIBS_)) -lcrypto $(LDLIBS_)
 
-$(B)/avp.pc: Makefile
+# Written anew each time: it holds the PREFIX of this call.
+$(B)/avp.pc: FORCE
 	@mkdir -p $(@D)
 	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: avp\n' \
 	        '$(PREFIX)' '$(LIBDIR)' '$(INCDIR)' >$@
@@ -178,6 +180,7 @@ bench: setup
 # ---- installation --------------------------------------------------------
 
 LIBS := libavp $(if $(BLAS_SRC),libavp-latent)
+FORCE:
 install: all
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)/avp \
 	        $(DESTDIR)$(BINDIR)
