@@ -18,20 +18,23 @@ say        = $(if $(V),,@printf '  %-6s %s\n' '$(1)' '$(patsubst $(CURDIR)/%,%,$
 SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
             -fno-omit-frame-pointer
 SAN_tsan := -fsanitize=thread
+SAN_fuzz := -fsanitize=fuzzer-no-link,address,undefined \
+            -fno-sanitize-recover=undefined
 SAN      := $(SAN_$(VARIANT))
 
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
             -Wvla $(if $(CI),-Werror)
 CPPFLAGS_ = -D_GNU_SOURCE -DAVP_VERSION='"$(VERSION)"' -I$(B)/include \
             -I$(B)/gen -I. $(CPPFLAGS)
-CFLAGS_   = -std=c17 $(WARN) -fPIC -fvisibility=hidden -pthread $(SAN) $(CFLAGS)
-LDLIBS_   = -lprotobuf-c -lzstd -luring -lyaml -lm -pthread
+CFLAGS_   = -std=c17 $(WARN) -fPIC -fvisibility=hidden \
+            -fno-semantic-interposition -pthread $(SAN) $(CFLAGS)
+LDLIBS_   = -lprotobuf-c -lzstd -lz -lcrypto -luring -lyaml -lm -pthread
 BLASLIBS_ = -lopenblas
 
 # What stands where. cmd_*.c are parts of avpctl, whichever folder they are in;
 # the files of latent/ that need BLAS make a library of their own.
-HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/codec.h latent/latent.h \
-            ahp/ahp.h
+HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/str.h codec/json.h \
+            codec/hello.h codec/codec.h latent/latent.h ahp/message.h ahp/ahp.h
 HEADERS  := $(wildcard $(HEADERS))
 CMD_SRC  := $(wildcard */cmd_*.c) gateway/avpctl.c
 BLAS_SRC := $(wildcard latent/realign*.c latent/project*.c)
@@ -46,13 +49,14 @@ CMD_OBJ  := $(CMD_SRC:%.c=$(B)/obj/%.o)
 INC      := $(addprefix $(B)/include/avp/,$(notdir $(HEADERS)))
 
 # Tests: one program a file.
-TEST_SRC  := $(wildcard tests/unit/*.c tests/integration/*.c tests/crash/*.c)
+TEST_SRC  := $(wildcard tests/unit/*.c tests/integration/*.c tests/crash/*.c \
+                        tests/fuzz/*.c)
 RING_SRC  := $(wildcard tests/stress/*.c)
 TESTS     := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 
 .PHONY: all demo check bench asan ubsan tsan fuzz interop install uninstall \
-        clean help setup tests run-tests run-stress FORCE
+        clean help setup tests run-tests run-stress run-fuzz FORCE
 .SECONDARY:
 
 .DELETE_ON_ERROR:
@@ -84,10 +88,11 @@ $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: codec/%.proto
 	$(call say,PROTO)
 	$(Q)protoc-c --c_out=$(B)/gen --proto_path=codec $<
 
+# protoc-c initialises a oneof of bytes without its inner braces.
 $(B)/obj/gen/%.o: $(B)/gen/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -Wno-missing-braces -MMD -MP -c -o $@ $<
 
 $(B)/obj/%.o: %.c | $(INC) $(PB_SRC:.c=.h)
 	@mkdir -p $(@D)
@@ -113,22 +118,25 @@ $(B)/%.map: Makefile
 $(B)/libavp.so: $(LIB_OBJ) $(B)/libavp.map
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -shared -Wl,-soname,libavp.so.$(SOVERSION) \
-	        -Wl,--version-script=$(B)/libavp.map -Wl,-z,defs -o $@ \
+	        -Wl,--version-script=$(B)/libavp.map -Wl,-z,defs -Wl,-Bsymbolic-functions -o $@ \
 	        $(LIB_OBJ) $(LDLIBS_)
 	@ln -sf libavp.so $@.$(SOVERSION)
 
-$(B)/libavp-latent.so: $(BLAS_OBJ) $(B)/libavp.so $(B)/libavp-latent.map
+# What is private in libavp.so (avp__fail) comes from the static library.
+$(B)/libavp-latent.so: $(BLAS_OBJ) $(B)/libavp.so $(B)/libavp.a \
+                       $(B)/libavp-latent.map
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -shared \
 	        -Wl,-soname,libavp-latent.so.$(SOVERSION) \
 	        -Wl,--version-script=$(B)/libavp-latent.map -Wl,-z,defs -o $@ \
-	        $(BLAS_OBJ) -L$(B) -lavp $(BLASLIBS_) $(LDLIBS_)
+	        -Wl,--exclude-libs,libavp.a $(BLAS_OBJ) -L$(B) -lavp \
+	        $(B)/libavp.a $(BLASLIBS_) $(LDLIBS_)
 	@ln -sf libavp-latent.so $@.$(SOVERSION)
 
 $(B)/avpctl: $(CMD_OBJ) $(if $(BLAS_SRC),$(B)/libavp-latent.a) $(B)/libavp.a
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ \
-	        $(if $(BLAS_SRC),$(BLASLIBS_)) -lcrypto $(LDLIBS_)
+	        $(if $(BLAS_SRC),$(BLASLIBS_)) $(LDLIBS_)
 
 # Written anew each time: it holds the PREFIX of this call.
 $(B)/avp.pc: FORCE
@@ -149,7 +157,14 @@ $(B)/tests/%: tests/%.c $(HARNESS) $(if $(BLAS_SRC),$(B)/libavp-latent.a) \
 	$(call say,TEST)
 	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -o $@ $< $(HARNESS) \
 	        $(if $(BLAS_SRC),$(B)/libavp-latent.a $(BLASLIBS_)) \
-	        $(B)/libavp.a -lcunit -lcrypto $(LDLIBS_)
+	        $(B)/libavp.a -lcunit $(LDLIBS_)
+
+# A program such as users write: it sees what is installed and no more.
+$(B)/demo/%: tests/demo/%.c $(B)/libavp.a
+	@mkdir -p $(@D)
+	$(call say,DEMO)
+	$(Q)$(CC) -I$(B)/include $(CPPFLAGS) $(CFLAGS_) -D_GNU_SOURCE -MMD -MP \
+	        -o $@ $< $(LDFLAGS) $(B)/libavp.a $(LDLIBS_)
 
 tests: all $(TESTS) $(STRESS)
 run-tests: all $(TESTS)
@@ -162,6 +177,27 @@ asan ubsan:
 tsan:
 	@$(MAKE) --no-print-directory VARIANT=tsan CFLAGS='-O1 -g' run-stress
 
+# libFuzzer on each harness, beginning with the files in its .corpus; what it
+# finds is kept in build/fuzz. As tests the harnesses replay fixed examples.
+FUZZ_SECONDS ?= 60
+FUZZERS      := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/fuzz/*.c))
+ifeq ($(VARIANT),fuzz)
+$(FUZZERS): $(B)/%: tests/%.c $(if $(BLAS_SRC),$(B)/libavp-latent.a) \
+                $(B)/libavp.a
+	@mkdir -p $(@D)/$(*F).corpus
+	$(call say,FUZZ)
+	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -DAVP_FUZZING -fsanitize=fuzzer \
+	        -MMD -MP -o $@ $(filter %.c %.a,$^) $(LDLIBS_)
+run-fuzz: $(FUZZERS)
+	@set -e; for f in $(FUZZERS); do echo "== $$f"; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	        -artifact_prefix=$$f- $$f.corpus \
+	        $$(ls -d tests/fuzz/$$(basename $$f).corpus/ 2>/dev/null); done
+endif
+fuzz:
+	@$(MAKE) --no-print-directory VARIANT=fuzz CC=clang CFLAGS='-O1 -g' \
+	        run-fuzz
+
 check: setup
 	@tests/check '$(MAKE) --no-print-directory'
 
@@ -170,8 +206,8 @@ interop: setup
 	@tests/interop/run
 
 demo: setup
-	@$(MAKE) --no-print-directory all
-	@tests/demo
+	@$(MAKE) --no-print-directory all $(B)/demo/planner_solver
+	@tests/demo/run $(B)/demo/planner_solver
 
 bench: setup
 	@$(MAKE) --no-print-directory all

@@ -23,7 +23,7 @@ static char dir[256];
 
 static struct left count_left(void)
 {
-	struct left left = { 0 };
+	struct left left = {0};
 	char line[512];
 	DIR *fds = opendir("/proc/self/fd");
 	FILE *maps = fopen("/proc/self/maps", "re");
@@ -103,7 +103,7 @@ const char *test_dir(void)
 
 bool test_wait(bool (*condition)(void *), void *arg, double seconds)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
+	const struct timespec pause = {.tv_nsec = 1000000};
 	struct timespec t;
 	double end;
 
@@ -126,8 +126,7 @@ int test_main(const char *suite, const struct test *tests)
 	suite_name = suite;
 	suite_tests = tests;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (CU_initialize_registry() ||
-	    !(s = CU_add_suite(suite, NULL, NULL)))
+	if (CU_initialize_registry() || !(s = CU_add_suite(suite, NULL, NULL)))
 		return 1;
 	for (int i = 0; tests[i].name; i++)
 		if (!CU_add_test(s, tests[i].name, run_current))

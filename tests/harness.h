@@ -14,7 +14,10 @@ struct test {
 	const char *name;
 	void (*run)(void);
 };
-#define TEST(function) { #function, function }
+#define TEST(function)              \
+	{                           \
+#function, function \
+	}
 
 /*
  * Runs the tests up to the entry without a name; the exit status of main. A

@@ -33,7 +33,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(names),
 		TEST(reason_is_cut_not_overrun),
-		{ 0 },
+		{0},
 	};
 
 	return test_main("error", tests);

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a block costs: alloc and release in a loop, by size, with the number of
+ * different blocks that such a loop rotates over; and what a segment costs.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <avp/shm.h>
+
+#define ROUNDS 2000000
+
+static double now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void must(int code, const struct avp_reason *why)
+{
+	if (code >= 0)
+		return;
+	fprintf(stderr, "bench_arena: %s: %s\n", avp_error_name(code),
+		why->text);
+	exit(1);
+}
+
+/* How many blocks pass before the first one comes again. */
+static unsigned rotation(struct avp_arena *arena, uint64_t bytes)
+{
+	struct avp_reason why;
+	struct avp_block first, b;
+	unsigned n = 0;
+
+	must(avp_arena_alloc(arena, bytes, 0, &first, &why), &why);
+	avp_arena_release(arena, &first);
+	do {
+		must(avp_arena_alloc(arena, bytes, 0, &b, &why), &why);
+		avp_arena_release(arena, &b);
+		n++;
+	} while (b.handle != first.handle && n < 10000000);
+	return n;
+}
+
+static void one_size(uint64_t bytes, unsigned outstanding)
+{
+	struct avp_block *blocks = calloc(outstanding, sizeof(*blocks));
+	struct avp_arena *arena;
+	struct avp_reason why;
+	unsigned rounds = ROUNDS / outstanding, distinct;
+	double start = 0, end;
+
+	must(avp_arena_open(&arena, NULL, &why), &why);
+	for (unsigned pass = 0; pass < 2; pass++) {
+		start = now_ns();
+		for (unsigned r = 0; r < rounds; r++) {
+			for (unsigned i = 0; i < outstanding; i++)
+				must(avp_arena_alloc(arena, bytes, 0,
+						     &blocks[i], &why),
+				     &why);
+			for (unsigned i = 0; i < outstanding; i++)
+				avp_arena_release(arena, &blocks[i]);
+		}
+	}
+	end = now_ns();
+	distinct = rotation(arena, bytes);
+	printf("{\"bench\":\"arena\",\"size\":%llu,\"outstanding\":%u,"
+	       "\"unit\":\"ns\",\"alloc_release\":%.1f,\"rotation\":%u}\n",
+	       (unsigned long long)bytes, outstanding,
+	       (end - start) / ((double)rounds * outstanding), distinct);
+	avp_arena_close(arena);
+	free(blocks);
+}
+
+/* The best of a few: the first use of memory that the host of a virtual machine
+ * has not given it yet takes up to forty times as long. */
+static void one_segment(uint64_t bytes, uint32_t flags)
+{
+	struct avp_segment_options o = {.flags = flags};
+	double best = 1e18;
+	bool huge = false;
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct avp_segment s;
+		struct avp_reason why;
+		double start = now_ns(), took;
+
+		must(avp_segment_create(&s, "bench", bytes, &o, &why), &why);
+		took = now_ns() - start;
+		if (took < best)
+			best = took;
+		huge = s.flags & AVP_SEGMENT_HUGE;
+		avp_segment_close(&s);
+	}
+	printf("{\"bench\":\"segment\",\"size\":%llu,\"huge\":%s,"
+	       "\"unit\":\"ms\",\"create\":%.3f}\n",
+	       (unsigned long long)bytes, huge ? "true" : "false", best / 1e6);
+}
+
+int main(void)
+{
+	static const uint64_t sizes[] = {64,	  1024,	    16 << 10,
+					 1 << 20, 16 << 20, 0};
+
+	for (unsigned i = 0; sizes[i]; i++)
+		one_size(sizes[i], 1);
+	one_size(16 << 10, 64);
+	one_segment(256 << 10, 0);
+	one_segment(2 << 20, 0);
+	one_segment(64 << 20, 0);
+	one_segment(1 << 30, 0);
+	one_segment(1 << 30, AVP_MEMORY_SMALL_PAGES);
+	return 0;
+}
