@@ -12,6 +12,10 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{"frame", cmd_frame, "read and write AVP frames"},
+	{"identity", cmd_identity, "who a model is, from its config.json"},
+	{"resolve", cmd_resolve, "how two models may talk"},
+	{"kv", cmd_kv, "look into a KV-cache"},
+	{"realign", cmd_realign, "carry hidden states into embedding space"},
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 

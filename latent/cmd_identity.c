@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* avpctl identity | resolve. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <avp/latent.h>
+
+#include "gateway/cmd.h"
+#include "shm/reason.h"
+
+static const char identity_usage[] =
+	"usage: avpctl identity [--canonical] CONFIG.json|-\n"
+	"\n"
+	"prints who the model of a Hugging Face config.json is; --canonical\n"
+	"prints the canonical JSON text whose SHA-256 is its model_hash.\n";
+
+static const char resolve_usage[] =
+	"usage: avpctl resolve [--maps] LOCAL.json REMOTE.json\n"
+	"\n"
+	"prints how two models, given by their identities, may talk and why.\n"
+	"--maps also lets states through a projection by a shared "
+	"vocabulary.\n";
+
+/* One line, whatever is missing. */
+static void warn_missing(const struct avp_config *c)
+{
+	const char *key = avp_config_missing(c, 0);
+
+	if (!key)
+		return;
+	fputs("avpctl: identity: warning: the config lacks ", stderr);
+	for (uint32_t i = 0; (key = avp_config_missing(c, i)); i++)
+		fprintf(stderr, "%s%s", i ? ", " : "", key);
+	fputs("; unknown, so \"\" or 0\n", stderr);
+}
+
+static int print_identity(const struct avp_config *c, int canonical,
+			  struct avp_reason *why)
+{
+	struct avp_buf out = {0};
+	struct avp_str text = avp_config_canonical(c);
+	struct avp_json_writer w;
+	int err;
+
+	if (canonical) {
+		err = avp_buf_append(&out, text.data, text.len);
+	} else {
+		avp_json_begin(&w, &out, AVP_JSON_HTTP);
+		avp_identity_put(&w, avp_config_identity(c));
+		err = avp_json_finish(&w);
+	}
+	if (!err)
+		err = avp_buf_append(&out, "\n", 1);
+	if (err)
+		avp__fail(why, err, "cannot write the answer: %s",
+			  avp_error_text(err));
+	else
+		err = cmd_print(&out, why);
+	avp_buf_fini(&out);
+	return err;
+}
+
+static int identity(const char *path, int canonical, struct avp_reason *why)
+{
+	struct cmd_file file = {0};
+	struct avp_config *c = NULL;
+	/* A byte more than is read: the config itself tells what is too long. */
+	int err = cmd_file_read(&file, path, AVP_CONFIG_BYTES + 1, why);
+
+	if (!err)
+		err = avp_config_open(&c, file.data, file.len, why);
+	if (!err)
+		err = print_identity(c, canonical, why);
+	if (!err)
+		warn_missing(c);
+	avp_config_close(c);
+	cmd_file_fini(&file);
+	return err;
+}
+
+int cmd_identity(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"canonical", no_argument, NULL, 'c'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct avp_reason why;
+	int canonical = 0, c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (c == 'h')
+			return cmd_help(identity_usage);
+		if (c != 'c')
+			return cmd_bad_option("identity", c, argv);
+		canonical = 1;
+	}
+	if (argc - optind != 1)
+		return cmd_failf("identity", AVP_USAGE,
+				 "%d files; name one config.json, or -",
+				 argc - optind);
+	if (identity(argv[optind], canonical, &why))
+		return cmd_fail("identity", &why);
+	return CMD_DONE;
+}
+
+/* ---- resolve -------------------------------------------------------------- */
+
+static int read_identity(const char *path, struct avp_json_doc **doc,
+			 struct avp_identity *id, struct avp_reason *why)
+{
+	struct cmd_file file = {0};
+	const struct avp_json *root;
+	int err = cmd_file_read(&file, path, AVP_CONFIG_BYTES, why);
+
+	if (!err)
+		err = avp_json_parse(doc, file.data, file.len, NULL, why);
+	cmd_file_fini(&file);
+	if (err)
+		return err;
+	root = avp_json_root(*doc);
+	err = avp_json_expect_object(root, "an identity", why);
+	return err ? err : avp_identity_read(id, root, why);
+}
+
+static int print_resolution(const struct avp_resolution *r,
+			    struct avp_reason *why)
+{
+	struct avp_buf out = {0};
+	struct avp_json_writer w;
+	int err;
+
+	avp_json_begin(&w, &out, AVP_JSON_HTTP);
+	avp_json_open_object(&w);
+	avp_json_key(&w, "mode");
+	avp_json_put_text(&w, avp_mode_name(r->mode));
+	avp_json_key(&w, "reason");
+	avp_json_put_text(&w, r->reason);
+	avp_json_member_bool(&w, "kv_compatible", r->kv_compatible);
+	if (r->map_id[0]) {
+		avp_json_key(&w, "map_id");
+		avp_json_put_text(&w, r->map_id);
+	}
+	avp_json_close_object(&w);
+	err = avp_json_finish(&w);
+	if (!err)
+		err = avp_buf_append(&out, "\n", 1);
+	if (err)
+		avp__fail(why, err, "cannot write the answer: %s",
+			  avp_error_text(err));
+	else
+		err = cmd_print(&out, why);
+	avp_buf_fini(&out);
+	return err;
+}
+
+int cmd_resolve(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"maps", no_argument, NULL, 'm'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct avp_json_doc *docs[2] = {NULL, NULL};
+	struct avp_identity local, remote;
+	struct avp_resolution r;
+	struct avp_reason why;
+	uint32_t flags = 0;
+	int c, err;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (c == 'h')
+			return cmd_help(resolve_usage);
+		if (c != 'm')
+			return cmd_bad_option("resolve", c, argv);
+		flags |= AVP_RESOLVE_MAPS;
+	}
+	if (argc - optind != 2)
+		return cmd_failf("resolve", AVP_USAGE,
+				 "%d files; name two identities",
+				 argc - optind);
+	err = read_identity(argv[optind], &docs[0], &local, &why);
+	if (!err)
+		err = read_identity(argv[optind + 1], &docs[1], &remote, &why);
+	if (!err) {
+		avp_resolve(&local, &remote, flags, &r);
+		err = print_resolution(&r, &why);
+	}
+	avp_json_free(docs[0]);
+	avp_json_free(docs[1]);
+	return err ? cmd_fail("resolve", &why) : CMD_DONE;
+}
