@@ -11,11 +11,19 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } commands[] = {
+	{"bench", cmd_bench, "measure the library on this machine"},
 	{"frame", cmd_frame, "read and write AVP frames"},
 	{"identity", cmd_identity, "who a model is, from its config.json"},
 	{"resolve", cmd_resolve, "how two models may talk"},
 	{"kv", cmd_kv, "look into a KV-cache"},
 	{"realign", cmd_realign, "carry hidden states into embedding space"},
+	{"instruction", cmd_instruction, "the compact instruction of a task"},
+	{"ls", cmd_ls, "the agents of this host"},
+	{"stat", cmd_stat, "the counters of an agent"},
+	{"top", cmd_top, "what flows now, agent by agent"},
+	{"doctor", cmd_doctor, "what this host gives to agents"},
+	{"send", cmd_send, "send an agent a message"},
+	{"recv", cmd_recv, "be an agent, and print what comes"},
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of ahp/ share. An agent is used by one thread at a time, so
+ * nothing here is atomic but the words of the page, which peers read.
+ */
+#ifndef AVP_AHP_INTERNAL_H
+#define AVP_AHP_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include <avp/ahp.h>
+#include <avp/ring.h>
+
+#include "ahp/page.h"
+#include "ahp/wire.h"
+#include "shm/guard.h"
+
+struct ahp__link;
+
+/* Limits, each with its reason. */
+enum {
+	LINKS_MAX = 4096,	/* two fds each, of a usual hard limit of 1 Mi */
+	PEERS_MAX = 65536,	/* names ever linked: bounds what names can cost */
+	STRANGERS_MAX = 64,	/* connections whose Hello has not come */
+	IMPORTS_MAX = 64,	/* live segments of one peer: they double */
+	FLUSH_EVERY = 32,	/* messages between two stores of the ack line */
+	STREAM_AFTER = 4,	/* messages without a pause are a stream */
+	BURST_MESSAGES = 64,	/* from one link, before the next is polled */
+	LENT_SHARE = 4,		/* a link is lent a quarter of the quota */
+	RECENT_LINKS = 8,	/* polled in each turn; one of the others too */
+	FRAME_HEAD_MAX = 65536 + AVP_FRAME_HEADER_BYTES, /* on a local link */
+};
+#define BURST_BYTES	 (1u << 20)
+#define HELLO_TIMEOUT_NS 5000000000ll /* a stranger has that long to speak */
+#define RETRY_CONNECT_NS 2000000ll    /* while the other's backlog is full */
+#define SAFETY_NS	 100000000ll  /* no sleep is longer */
+#define SPIN_NS		 50000ll      /* before sleeping, in adaptive mode */
+#define SEGMENT_CAP	 (1ull << 40) /* of one imported segment */
+
+/* A block that was lent, and how many still hold it. */
+struct ahp__body {
+	struct avp_block block;
+	uint32_t refs; /* the application's loan, and each lent descriptor */
+	uint32_t pool; /* which of the agent's pools it is from */
+	uint32_t next_free;
+};
+
+/* The arena for the peers of one user. */
+struct ahp__pool {
+	uint32_t uid;
+	struct avp_arena *arena;
+};
+
+/* A name, and what we know of the agent behind it. */
+struct ahp__peer {
+	char id[AHP_ID_BYTES + 1];
+	uint32_t number;	      /* what the application calls it */
+	struct ahp__link *link;	      /* up or being made, or NULL */
+	uint32_t generation;	      /* links that there have been */
+	uint32_t ledger_generation;   /* of the link whose ledger this is: */
+	struct avp_ledger *ledger;    /* kept to answer ahp_status() */
+	int error;		      /* why the last attempt failed */
+	struct avp_reason why;
+	uint32_t next_same_hash;
+};
+
+enum ahp__link_state {
+	LINK_CONNECTING, /* ours, the other's backlog is full */
+	LINK_GREETING,	 /* waiting for the other's Hello */
+	LINK_SHARING,	 /* waiting for its fds */
+	LINK_UP,
+	LINK_DRAINING, /* hung up; what it published is still to be read */
+	LINK_POISONED, /* not believed any more; waiting for its hang-up */
+	LINK_ENDED,    /* kept only because messages of it are held */
+};
+
+/* A received message that is not yet accepted, or not yet released. */
+struct ahp__held {
+	uint64_t sequence;
+	bool accept, release; /* what is still owed */
+	uint32_t next[2], before[2]; /* in the two lists, in order of sequence */
+};
+
+enum { OWED_ACCEPT, OWED_RELEASE };
+
+struct ahp__import {
+	uint32_t number;
+	struct avp_segment segment;
+};
+
+struct ahp__link {
+	struct ahp_agent *agent;
+	struct ahp__peer *peer; /* NULL until its Hello has come */
+	enum ahp__link_state state;
+	bool ours; /* we connected */
+	bool sock_watched, pid_watched, tx_made, rx_made;
+	int sock;
+	struct avp_watch sock_watch, pid_watch;
+	struct avp_peer_id who;
+	uint8_t agent_epoch[16];
+	int64_t since_ns;    /* when it was made: for time-outs */
+	uint32_t generation; /* of the peer */
+
+	struct avp_lane_tx tx;
+	struct avp_lane_rx rx;
+	struct avp_segment page_segment;
+	const struct page_map *page; /* the peer's */
+	bool peer_sleeps;	     /* it is not in busy mode */
+	uint32_t rung_messages, rung_space;
+	struct avp_frame_memo memo;
+	uint32_t streak; /* messages taken since there was none */
+	/* Acknowledgements that came with messages and are not yet entered:
+	 * that is done while we wait, not between a message and its answer. */
+	bool heard;
+	uint32_t heard_accepted, heard_released;
+	unsigned unflushed;   /* messages taken since the ack line was stored */
+	unsigned flush_every; /* FLUSH_EVERY, or half a small window */
+
+	struct avp_ledger *ledger;
+	uint32_t pool;	       /* of bodies that it may read */
+	uint32_t passed;       /* segments up to this number were passed */
+	uint64_t passed_generation;
+	uint64_t lent_bytes, lent_max;
+
+	struct ahp__import import[IMPORTS_MAX];
+	unsigned imports;
+
+	struct ahp__held *held; /* [held_room], 0 is the lists' head */
+	uint32_t held_room, held_free;
+	uint32_t owing; /* entries in use: something is owed */
+	uint32_t views; /* messages whose body lies in the peer's memory */
+};
+
+struct ahp_agent {
+	struct avp__fork_guard guard;
+	char id[AHP_ID_BYTES + 1];
+	uint8_t epoch[16];
+	bool explicit_ack;
+	enum ahp_wait wait;
+	struct ahp_agent_options options; /* without what it pointed to */
+	struct wire_identity identity;
+	uint32_t *allowed_uids;
+	uint32_t own_uid;
+
+	/* names: rendezvous.c */
+	int dir, lock, listener;
+	struct avp_watch listen_watch;
+
+	/* page.c */
+	struct avp_segment page_segment;
+	struct page_map *page;
+	int page_file;
+	int64_t page_written_ns;
+
+	struct avp_loop *loop;
+	uint32_t polls; /* since the loop was last run */
+
+	struct ahp__peer **peer; /* number - 1 */
+	uint32_t peers, peers_room;
+	uint32_t peer_hash[256]; /* peer number of the first, or 0 */
+
+	struct ahp__link *link[LINKS_MAX];
+	uint32_t links;
+
+	struct ahp__link *up[LINKS_MAX]; /* up or draining: these are polled */
+	uint32_t ups, first, turn;
+	int64_t budget; /* of up[first], before the next one's turn */
+	bool idle_due;	/* one was spent: look at one idle link */
+
+	struct ahp__pool *pool;
+	uint32_t pools;
+	struct ahp__body *body; /* 0 is not used */
+	uint32_t bodies, bodies_room, body_free;
+
+	struct ahp_stats stats;
+};
+
+/* The peer of a number, or NULL. */
+static inline struct ahp__peer *ahp__peer_at(const struct ahp_agent *agent,
+					     uint32_t number)
+{
+	return number - 1 < agent->peers ? agent->peer[number - 1] : NULL;
+}
+
+/* Answers AVP_FORKED in a child; at the top of each public call. */
+#define AHP_GUARD(agent)                               \
+	do {                                           \
+		if (avp__forked(&(agent)->guard))      \
+			return AVP_FORKED;             \
+	} while (0)
+
+int64_t ahp__now_ns(void);
+
+/*
+ * Milliseconds since a lane's start by the coarse clock (4 ms exact, and 18 ns
+ * cheaper than the fine one; deadlines are seconds).
+ */
+uint32_t ahp__lane_ms(uint64_t start_ns);
+
+__attribute__((format(printf, 4, 5), cold)) void
+ahp__logf(struct ahp_agent *agent, enum ahp_log_level level, int code,
+	  const char *format, ...);
+
+/* ---- agent.c --------------------------------------------------------------- */
+
+/* The peer of that name, made if it is new; NULL at PEERS_MAX or without memory. */
+struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id);
+uint32_t ahp__peer_find(const struct ahp_agent *agent, const char *id);
+
+/* Everything that is due: sockets, time-outs, page. How many fds were ready. */
+int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns);
+
+/*
+ * Sleeps until a bell, at most until `until_ns`: arms the words (for_space: also
+ * the one for acknowledgements), looks again with `ready`, and runs the loop.
+ */
+void ahp__agent_sleep(struct ahp_agent *agent, int64_t until_ns, bool for_space,
+		      bool (*ready)(void *arg), void *arg);
+
+/* Is a message there? */
+bool ahp__any_ready(const struct ahp_agent *agent);
+
+/*
+ * Waits for ready(arg) as the agent's mode says: spins, sleeps, serves the
+ * loop. 0, or AVP_TIMEOUT.
+ */
+int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
+		    bool (*ready)(void *arg), void *arg);
+
+/* ---- rendezvous.c ------------------------------------------------------------ */
+
+bool ahp__id_ok(const char *id);
+int ahp__names_open(struct ahp_agent *agent, const char *runtime_dir,
+		    const char *name_space, struct avp_reason *why);
+void ahp__names_close(struct ahp_agent *agent);
+/* In a forked child: closes the fds and leaves the names alone. */
+void ahp__names_forget(struct ahp_agent *agent);
+/* A connected socket to an agent's name: fd, AVP_AGAIN, AVP_AGENT_NOT_FOUND. */
+int ahp__names_connect(int dir, const char *id, struct avp_reason *why);
+/* The directory of a namespace, opened; made if it has to be. */
+int ahp__names_dir(const char *runtime_dir, const char *name_space,
+		   struct avp_reason *why);
+
+/* ---- page.c ------------------------------------------------------------------ */
+
+int ahp__page_open(struct ahp_agent *agent, struct avp_reason *why);
+void ahp__page_close(struct ahp_agent *agent);
+/* Beats, and writes the observers' file if that is due. */
+void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns);
+
+/* ---- link.c ------------------------------------------------------------------ */
+
+int ahp__link_connect(struct ahp_agent *agent, struct ahp__peer *peer,
+		      struct avp_reason *why);
+int ahp__link_accept(struct ahp_agent *agent, int sock);
+/* Reads what the peer says on the socket until there is no more. */
+void ahp__link_serve(struct ahp__link *link);
+/* Time-outs of links that are being made. */
+void ahp__link_age(struct ahp__link *link, int64_t now_ns);
+/* Frees at once: the agent is being closed. */
+void ahp__link_free(struct ahp__link *link);
+/* The same in a forked child, which has the fds but not the mappings. */
+void ahp__link_forget(struct ahp__link *link);
+/* A draining link has nothing left to read. */
+void ahp__link_finish(struct ahp__link *link);
+void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why);
+/* Ends a link whose last held message was released. */
+void ahp__link_unview(struct ahp__link *link);
+/* Passes the segments that the peer does not know yet. 0 or AVP_QUEUE_FULL. */
+int ahp__link_pass_segments(struct ahp__link *link);
+const struct avp_segment *ahp__link_import(struct ahp__link *link,
+					   uint32_t number);
+void ahp__link_ring(struct ahp__link *link);
+
+/* ---- acks.c ------------------------------------------------------------------ */
+
+/* What the peer's lane says of our messages. False: the link is poisoned. */
+bool ahp__acks_read(struct ahp__link *link);
+/* Enters the words that came with messages since. False: poisoned. */
+bool ahp__acks_enter(struct ahp__link *link);
+/* Stores the ack line if there is news, and rings if the peer waits for it. */
+void ahp__acks_flush(struct ahp__link *link);
+/* A message was taken; what is owed for it. Returns its place, 0 if nothing. */
+int ahp__acks_take(struct ahp__link *link, uint64_t sequence, bool accept,
+		   bool release, uint32_t *held);
+void ahp__acks_pay(struct ahp__link *link, uint32_t held, unsigned owed,
+		   enum avp_ack status);
+/* Answers a message that is not delivered. */
+void ahp__acks_refuse(struct ahp__link *link, uint64_t sequence,
+		      enum avp_ack status, bool lent);
+
+/* ---- body.c ------------------------------------------------------------------ */
+
+/* The pool for a user's peers, made if need be; negative: an error. */
+int ahp__pool_for(struct ahp_agent *agent, uint32_t uid,
+		  struct avp_reason *why);
+int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
+		  uint64_t align, uint32_t *body, struct avp_reason *why);
+void ahp__body_ref(struct ahp_agent *agent, uint32_t body);
+void ahp__body_unref(struct ahp_agent *agent, uint32_t body);
+void ahp__bodies_free(struct ahp_agent *agent);
+
+#endif

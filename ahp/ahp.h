@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * <avp/ahp.h>: agents that hand each other AVP frames and JSON through shared
+ * memory, under AHP's methods, sequences and acknowledgements.
+ *
+ * An agent has a name. It opens, finds others by name in the same namespace of
+ * this host, and links to them on its first message; no daemon is involved. The
+ * body of a message is written once, into memory that the sender lends (a loan),
+ * and read where it lies; messages of up to about 200 bytes travel inside the
+ * ring instead.
+ *
+ *	struct ahp_agent *me;
+ *	struct ahp_agent_options options = { .size = sizeof(options),
+ *					     .id = "planner" };
+ *	ahp_agent_open(&me, &options, NULL);
+ *	ahp_loan(me, NULL, tensor_bytes, 0, &loan, NULL);
+ *	fill(loan.data);
+ *	avp_frame_encode_before(&metadata, ..., loan.data, ...);
+ *	ahp_send(me, &(struct ahp_outgoing){ .target = "solver", ... }, ...);
+ *
+ * Threads: an agent is used by one thread at a time; different agents are
+ * independent. Nothing here starts a thread. Processes: an agent belongs to the
+ * process that opened it; in a forked child every call answers AVP_FORKED, except
+ * ahp_agent_close(), which frees the child's copy and touches nothing else.
+ * Time-outs are in nanoseconds: 0 does not wait, AHP_FOREVER waits for ever.
+ *
+ * Delivery: a message that was published is read even if its sender is killed
+ * right after; what a killed reader had not accepted is told to the sender as
+ * AVP_CLOSED. On one link messages arrive in the order in which they were sent.
+ */
+#ifndef AVP_AHP_H
+#define AVP_AHP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <avp/codec.h>
+#include <avp/error.h>
+#include <avp/hello.h>
+#include <avp/message.h>
+#include <avp/shm.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+#define AHP_FOREVER INT64_MAX
+
+/* Agent ids on this host: 1-64 of [A-Za-z0-9._-], not beginning with a dot. */
+#define AHP_ID_BYTES 64
+
+/* Bytes in front of a loan's data that a frame's header and metadata may take. */
+#define AHP_HEADROOM 1024
+
+enum ahp_kind {
+	AHP_JSON = 0, /* the body is the payload, a JSON object as text */
+	AHP_FRAME = 1 /* the body is an AVP frame */
+};
+
+/* How an agent waits for messages when there are none. */
+enum ahp_wait {
+	AHP_WAIT_ADAPTIVE = 0, /* spins some 50 us, then sleeps */
+	AHP_WAIT_BUSY = 1,     /* spins; peers never have to wake it */
+	AHP_WAIT_BLOCK = 2     /* sleeps at once */
+};
+
+enum ahp_log_level { AHP_LOG_ERROR, AHP_LOG_WARNING, AHP_LOG_INFO };
+
+/* Called from within library calls of the agent's thread; must not call back. */
+typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
+		     const char *agent, const char *task, const char *text);
+
+/* Acknowledge received messages with ahp_accept() or ahp_reject() only. */
+#define AHP_EXPLICIT_ACK 1u
+
+struct ahp_agent_options {
+	uint32_t size;	/* sizeof(struct ahp_agent_options) */
+	uint32_t flags; /* AHP_EXPLICIT_ACK */
+	const char *id;
+	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */
+	const char *runtime_dir; /* NULL: see ahp_runtime_dir() */
+	const struct avp_identity *identity; /* of the model; NULL: none */
+	uint32_t wait;			     /* enum ahp_wait */
+	uint32_t window;	/* messages outstanding per link, a power of
+				 * two from 16 to 65536; 0: 1024 */
+	uint64_t quota_bytes;	/* of memory lent, per uid; 0: arena's own */
+	uint64_t first_segment_bytes; /* 0: the arena's default */
+	uint32_t memory_flags;	      /* AVP_MEMORY_* for the arena */
+	uint32_t allowed_uid_count;
+	const uint32_t *allowed_uids; /* beside our own and root's */
+	ahp_log *log;		      /* NULL: silence */
+	void *log_arg;
+	uint64_t reserved[4]; /* 0 */
+};
+
+struct ahp_agent;
+
+/*
+ * Opens an agent under its id: AVP_NAME_TAKEN when a live one holds it,
+ * AVP_USAGE for options, AVP_PERMISSION for a runtime directory that is not
+ * ours, AVP_IO, AVP_NO_MEMORY. What options point to is copied.
+ */
+int ahp_agent_open(struct ahp_agent **agent,
+		   const struct ahp_agent_options *options,
+		   struct avp_reason *why);
+
+/*
+ * Closes all links, removes the agent's names and frees everything. Messages and
+ * loans that are still held become invalid. What peers have not read yet stays
+ * readable for them.
+ */
+void ahp_agent_close(struct ahp_agent *agent);
+
+const char *ahp_agent_id(const struct ahp_agent *agent);
+
+/* ---- peers ----------------------------------------------------------------- */
+
+/*
+ * Links to an agent of this host unless that is done: waits for its answer, at
+ * most timeout_ns. On success *peer (may be NULL) is a number for it that stays
+ * valid, across its restarts, until the agent is closed; never 0.
+ * AVP_AGENT_NOT_FOUND at once when there is none of that name, AVP_TIMEOUT,
+ * AVP_PERMISSION (another user's, that has not listed us), AVP_USAGE.
+ */
+int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
+		uint32_t *peer, struct avp_reason *why);
+
+/* The id of a peer's number, or NULL. Valid until the agent is closed. */
+const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t peer);
+
+/* ---- sending --------------------------------------------------------------- */
+
+/*
+ * Memory that peers can read. data is aligned to 64 bytes (from 2 MiB on, to
+ * 4096), so that a tensor written there lies well in every process; headroom
+ * bytes in front of it take what goes before the tensor.
+ */
+struct ahp_loan {
+	void *data;
+	uint64_t bytes;	   /* from data, as asked */
+	uint32_t headroom; /* bytes before data, at least what was asked */
+	uint32_t handle;   /* private */
+};
+
+/*
+ * Lends bytes for messages to agents of the same user as `target` (NULL: our
+ * own user; another user's agents cannot read it). headroom 0 means
+ * AHP_HEADROOM. The loan is handed over by ahp_send() or given back by
+ * ahp_loan_release(). AVP_NO_MEMORY at the quota or a limit of the system;
+ * AVP_AGENT_NOT_FOUND when target is not linked.
+ */
+int ahp_loan(struct ahp_agent *agent, const char *target, uint64_t bytes,
+	     uint32_t headroom, struct ahp_loan *loan, struct avp_reason *why);
+void ahp_loan_release(struct ahp_agent *agent, struct ahp_loan *loan);
+
+/* Keep the caller's hold on the loan, to send it again or to others. */
+#define AHP_KEEP_LOAN 1u
+
+/*
+ * The receiver acknowledges as soon as it takes the message, instead of with its
+ * next message or call: for a sender that is going to ahp_wait(). Costs the
+ * receiver a cache line.
+ */
+#define AHP_PROMPT_ACK 2u
+
+/* One message to be sent. Zero means absent or default. All is borrowed. */
+struct ahp_outgoing {
+	const char *target; /* agent id ... */
+	uint32_t peer;	    /* ... or its number, which saves the look-up */
+	uint32_t flags;	    /* AHP_KEEP_LOAN | AHP_PROMPT_ACK */
+	uint8_t method;	    /* enum ahp_method */
+	uint8_t kind;	    /* enum ahp_kind */
+	uint8_t reserved[2];
+	uint32_t token_limit;	 /* 0: 500 */
+	struct avp_str task_id;	 /* at most 80 bytes, as session_id */
+	struct avp_str session_id;
+	const uint8_t *message_id; /* 16 bytes; NULL: implied by its place */
+	int64_t expires_ns; /* from now: afterwards the reader answers EXPIRED
+			     * instead of delivering it; 0: never */
+	/*
+	 * The body: bytes of the caller's, which are copied, or, with a loan,
+	 * a part of that loan (headroom included), which is not. With a frame
+	 * template, body is the payload alone: the frame's head is written in
+	 * front of it, in a loan into the bytes before it.
+	 */
+	const struct avp_frame_template *frame;
+	const void *body;
+	uint64_t body_bytes;
+	struct ahp_loan *loan;
+};
+
+/* Names a sent message towards ahp_status() and ahp_wait(). Plain data. */
+struct ahp_receipt {
+	uint64_t sequence;
+	uint32_t peer, generation;
+};
+
+/*
+ * Sends a message, linking first if needed; waits at most timeout_ns for the
+ * link and for room. On success the loan, if any, is taken (the struct is
+ * zeroed) unless AHP_KEEP_LOAN; on failure it stays the caller's. *receipt may be
+ * NULL. AVP_AGENT_NOT_FOUND; AVP_TIMEOUT while linking; AVP_QUEUE_FULL when the
+ * peer has not acknowledged enough, or when more than a quarter of the quota is
+ * lent to it; AVP_INVALID_MESSAGE for what no message may be; AVP_POISONED for a
+ * peer that broke the protocol and has not hung up yet.
+ */
+int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *message,
+	     int64_t timeout_ns, struct ahp_receipt *receipt,
+	     struct avp_reason *why);
+
+/*
+ * What became of a message: 0 accepted, AVP_AGAIN not known yet, AVP_REJECTED,
+ * AVP_EXPIRED, AVP_CLOSED when the reader is gone and had not answered,
+ * AVP_UNKNOWN when it is forgotten (some 2,000 messages later).
+ */
+int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt);
+
+/* The same, after waiting for it: AVP_TIMEOUT instead of AVP_AGAIN. */
+int ahp_wait(struct ahp_agent *agent, const struct ahp_receipt *receipt,
+	     int64_t timeout_ns);
+
+/* ---- receiving ------------------------------------------------------------- */
+
+/* Private room in a message for a copy of its slot. */
+#define AHP_SLOT_BYTES 256
+
+/*
+ * A received message. Caller's memory, of some 900 bytes; must not be moved
+ * while it is in use, since members point into it.
+ *
+ * A short body is a private copy. A long one lies in its sender's memory, mapped
+ * read-only: nobody can write it here, but a dishonest sender could still change
+ * it while you look. Header and metadata of a frame (frame) are parsed from a
+ * private copy in either case; of JSON, parse a copy: ahp_message_copy().
+ */
+struct ahp_message {
+	const char *source; /* the sender's id; valid while the agent is open */
+	uint32_t peer;	    /* its number, for the answer */
+	uint8_t method;	    /* enum ahp_method */
+	uint8_t kind;	    /* enum ahp_kind */
+	bool redelivered;
+	bool in_place; /* the body lies in the sender's memory */
+	uint32_t token_limit;
+	struct avp_str task_id, session_id;
+	uint64_t sequence;
+	int64_t sent_ns; /* CLOCK_MONOTONIC when it was sent; some 4 ms exact */
+	const void *body;
+	uint64_t body_bytes;
+	/* AHP_FRAME: its header and metadata; frame.payload is in the body. */
+	struct avp_frame frame;
+
+	/* Private. */
+	void *link_;
+	void *head_;
+	uint32_t held_, reserved_;
+	uint8_t epoch_[16];
+#ifdef __cplusplus
+	alignas(64) uint8_t slot_[AHP_SLOT_BYTES];
+#else
+	_Alignas(64) uint8_t slot_[AHP_SLOT_BYTES];
+#endif
+};
+
+/*
+ * Takes the next message, waiting for at most timeout_ns: AVP_TIMEOUT. TASK,
+ * RESULT and PROGRESS are acknowledged at once unless the agent was opened with
+ * AHP_EXPLICIT_ACK; other methods always are. Messages that are past their
+ * deadline, or frames that do not parse, are answered (EXPIRED, REJECTED),
+ * logged and passed over.
+ */
+int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
+		int64_t timeout_ns);
+
+/*
+ * With AHP_EXPLICIT_ACK: the message is dealt with; or refused, and its sender
+ * decides what to do. Once each. AVP_USAGE when it was answered before;
+ * AVP_CLOSED when the sender is gone.
+ */
+int ahp_accept(struct ahp_agent *agent, struct ahp_message *message);
+int ahp_reject(struct ahp_agent *agent, struct ahp_message *message);
+
+/*
+ * Ends the view of the body: the sender may use its memory again. In any order.
+ * Does not acknowledge. The struct can be used for the next message then.
+ */
+void ahp_release(struct ahp_agent *agent, struct ahp_message *message);
+
+/*
+ * Copies bytes of the body, from off on, into the caller's memory: what is to be
+ * parsed has to be private. AVP_USAGE beyond the body's end.
+ */
+int ahp_message_copy(const struct ahp_message *message, uint64_t off, void *to,
+		     uint64_t bytes);
+
+/* The 16 bytes of its id: given by the sender, or a UUIDv8 of its place. */
+void ahp_message_id(const struct ahp_message *message, uint8_t id[16]);
+
+/* ---- waiting elsewhere ----------------------------------------------------- */
+
+/*
+ * Lets the agent do what is due (new links, hang-ups, acknowledgements) for at
+ * most timeout_ns, and returns earlier when a message is there. 1 when one is,
+ * 0 otherwise.
+ */
+int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
+
+/*
+ * One fd for a foreign event loop, readable when ahp_agent_run() has work. Before
+ * each wait on it call ahp_agent_arm(): 1 means that work is already there, do
+ * not wait. After the wait call ahp_agent_run() or ahp_receive().
+ */
+int ahp_agent_fd(const struct ahp_agent *agent);
+int ahp_agent_arm(struct ahp_agent *agent);
+
+/* ---- what is going on -------------------------------------------------------- */
+
+/* Counts since the agent was opened, but for the last three. */
+struct ahp_stats {
+	uint64_t sent, received, acked, rejected, retried, redelivered,
+		duplicates, dead, bytes_sent, bytes_received, wakes, late_wakes,
+		poisoned;
+	uint64_t in_flight, bytes_lent, links; /* now */
+	uint64_t reserved[8];
+};
+void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats);
+
+/* What an observer sees of an agent of this host. */
+struct ahp_observation {
+	char id[AHP_ID_BYTES + 1];
+	const char *state; /* "alive", "stuck" or "dead" */
+	uint32_t pid, uid;
+	char model_id[256], model_hash[65];
+	struct ahp_stats stats;
+};
+
+/*
+ * Calls visit for every agent of a namespace (NULL: as for an agent), in order
+ * of id, and removes what killed ones have left behind. The agents notice
+ * nothing of it. AVP_PERMISSION, AVP_IO.
+ */
+typedef void ahp_visit(void *arg, const struct ahp_observation *agent);
+int ahp_observe(const char *runtime_dir, const char *name_space,
+		ahp_visit *visit, void *arg, struct avp_reason *why);
+
+/*
+ * The directory in which agents meet: the first that exists or can be made, is
+ * ours (or root's) and not writable by others, of $AVP_RUNTIME_DIR,
+ * $XDG_RUNTIME_DIR/avp, /run/avp and /tmp/avp-<uid>. Returns the length of path.
+ */
+int ahp_runtime_dir(char *path, size_t cap, struct avp_reason *why);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

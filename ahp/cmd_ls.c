@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* avpctl ls: who is there. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ahp/cmd_agent.h"
+#include "shm/reason.h"
+
+static const char usage[] =
+	"usage: avpctl ls [--json]\n"
+	"\n"
+	"Lists the agents of a namespace, and removes what killed ones left: "
+	"those are\n"
+	"shown once, as dead. A stuck one has not been called for a minute.\n";
+
+struct listing {
+	struct avp_json_writer w;
+	bool json, any;
+};
+
+static void put_agent(struct avp_json_writer *w,
+		      const struct ahp_observation *seen)
+{
+	avp_json_open_object(w);
+	avp_json_key(w, "id");
+	avp_json_put_text(w, seen->id);
+	avp_json_member_uint(w, "pid", seen->pid);
+	avp_json_member_uint(w, "uid", seen->uid);
+	cmd_member_foreign(w, "model_id", avp_str_of(seen->model_id));
+	cmd_member_foreign(w, "model_hash", avp_str_of(seen->model_hash));
+	avp_json_member_uint(w, "links", seen->stats.links);
+	avp_json_key(w, "state");
+	avp_json_put_text(w, seen->state);
+	avp_json_close_object(w);
+}
+
+/* A model's name comes from a file: nothing of it may steer a terminal. */
+static void print_plain(const char *text)
+{
+	for (; *text; text++)
+		putchar((unsigned char)*text < 0x20 ||
+					(unsigned char)*text >= 0x7f
+				? '?'
+				: *text);
+}
+
+static void print_agent(const struct ahp_observation *seen)
+{
+	printf("%-24s %8u %6u %6llu %-6s ", seen->id, seen->pid, seen->uid,
+	       (unsigned long long)seen->stats.links, seen->state);
+	print_plain(seen->model_id);
+	putchar('\n');
+}
+
+static void show(void *arg, const struct ahp_observation *seen)
+{
+	struct listing *l = arg;
+
+	if (l->json) {
+		put_agent(&l->w, seen);
+		return;
+	}
+	if (!l->any)
+		printf("%-24s %8s %6s %6s %-6s %s\n", "AGENT", "PID", "UID",
+		       "LINKS", "STATE", "MODEL");
+	l->any = true;
+	print_agent(seen);
+}
+
+static int list_json(struct listing *l, struct avp_reason *why)
+{
+	struct avp_buf out = {0};
+	int err;
+
+	avp_json_begin(&l->w, &out, AVP_JSON_HTTP);
+	avp_json_open_object(&l->w);
+	avp_json_key(&l->w, "agents");
+	avp_json_open_array(&l->w);
+	err = ahp_observe(NULL, cmd_namespace(), show, l, why);
+	avp_json_close_array(&l->w);
+	avp_json_close_object(&l->w);
+	if (!err)
+		err = cmd_print_json(&l->w, &out, why);
+	avp_buf_fini(&out);
+	return err;
+}
+
+static int list_table(struct listing *l, struct avp_reason *why)
+{
+	int err = ahp_observe(NULL, cmd_namespace(), show, l, why);
+
+	if (fflush(stdout) && !err)
+		err = avp__fail(why, AVP_IO, "cannot write the list");
+	return err;
+}
+
+int cmd_ls(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct listing l = {0};
+	struct avp_reason why;
+	int c, err;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
+		switch (c) {
+		case 'h': return cmd_help(usage);
+		case 'j': l.json = true; break;
+		default: return cmd_bad_option("ls", c, argv);
+		}
+	if (optind != argc)
+		return cmd_failf("ls", AVP_USAGE,
+				 "\"%s\" is one word too many; see avpctl ls "
+				 "--help",
+				 argv[optind]);
+	err = l.json ? list_json(&l, &why) : list_table(&l, &why);
+	return err ? cmd_fail("ls", &why) : CMD_DONE;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* avpctl stat: the counters of one agent. */
+#include <getopt.h>
+#include <string.h>
+
+#include "ahp/cmd_agent.h"
+#include "shm/reason.h"
+
+static const char usage[] =
+	"usage: avpctl stat AGENT [--json]\n"
+	"\n"
+	"Prints an agent's counters as JSON: since it was opened, but "
+	"in_flight, "
+	"bytes_lent\n"
+	"and links, which are as of now. They are at most 0.1 s old, or as old "
+	"as the last\n"
+	"call that the agent made into the library.\n";
+
+struct wanted {
+	const char *id;
+	bool found;
+	struct ahp_observation seen;
+};
+
+static void pick(void *arg, const struct ahp_observation *seen)
+{
+	struct wanted *wanted = arg;
+
+	if (strcmp(seen->id, wanted->id))
+		return;
+	wanted->found = true;
+	wanted->seen = *seen;
+}
+
+static int find(struct wanted *wanted, struct avp_reason *why)
+{
+	int err = ahp_observe(NULL, cmd_namespace(), pick, wanted, why);
+
+	if (err)
+		return err;
+	if (!wanted->found)
+		return avp__fail(why, AVP_AGENT_NOT_FOUND,
+				 "no agent %s in this namespace; avpctl ls "
+				 "shows those that there are",
+				 wanted->id);
+	if (!strcmp(wanted->seen.state, "dead"))
+		return avp__fail(why, AVP_AGENT_NOT_FOUND,
+				 "agent %s was killed; what it left is removed "
+				 "now",
+				 wanted->id);
+	return 0;
+}
+
+static int print_stats(const struct ahp_observation *seen,
+		       struct avp_reason *why)
+{
+	struct avp_buf out = {0};
+	struct avp_json_writer w;
+	int err;
+
+	avp_json_begin(&w, &out, AVP_JSON_HTTP);
+	avp_json_open_object(&w);
+	avp_json_key(&w, "id");
+	avp_json_put_text(&w, seen->id);
+	avp_json_member_uint(&w, "pid", seen->pid);
+	avp_json_key(&w, "state");
+	avp_json_put_text(&w, seen->state);
+	cmd_put_stats(&w, &seen->stats);
+	avp_json_close_object(&w);
+	err = cmd_print_json(&w, &out, why);
+	avp_buf_fini(&out);
+	return err;
+}
+
+int cmd_stat(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'}, /* which it is anyway */
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct wanted wanted = {0};
+	struct avp_reason why;
+	int c, err;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
+		switch (c) {
+		case 'h': return cmd_help(usage);
+		case 'j': break;
+		default: return cmd_bad_option("stat", c, argv);
+		}
+	if (argc - optind != 1)
+		return cmd_failf("stat", AVP_USAGE,
+				 "%d agents are named; name one. See avpctl "
+				 "stat --help",
+				 argc - optind);
+	wanted.id = argv[optind];
+	err = find(&wanted, &why);
+	if (!err)
+		err = print_stats(&wanted.seen, &why);
+	return err ? cmd_fail("stat", &why) : CMD_DONE;
+}

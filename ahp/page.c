@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ahp/agent_internal.h"
+#include "shm/reason.h"
+
+#define WRITE_EVERY_NS 100000000ll
+
+int ahp__page_open(struct ahp_agent *agent, struct avp_reason *why)
+{
+	struct page_map *page;
+	int error = avp_segment_create(&agent->page_segment, "page",
+				       sizeof(*page), NULL, why);
+
+	if (error)
+		return error;
+	page = agent->page_segment.base;
+	page->magic = PAGE_MAGIC;
+	page->major = WIRE_MAJOR;
+	page->minor = WIRE_MINOR;
+	memcpy(page->epoch, agent->epoch, sizeof(page->epoch));
+	/* release: pairs with the acquire in check_page(); covers the page */
+	atomic_store_explicit(&page->ready, PAGE_READY, memory_order_release);
+	agent->page = page;
+	return 0;
+}
+
+void ahp__page_close(struct ahp_agent *agent)
+{
+	avp_segment_close(&agent->page_segment);
+	agent->page = NULL;
+}
+
+static void fill_stats(const struct ahp_agent *agent, uint64_t *out)
+{
+	struct ahp_stats stats;
+
+	static_assert(sizeof(stats) ==
+			      sizeof(((struct page_record *)0)->stats),
+		      "observers read struct ahp_stats");
+	ahp_agent_stats(agent, &stats);
+	memcpy(out, &stats, sizeof(stats));
+}
+
+/* At RLIMIT_FSIZE the kernel sends SIGXFSZ, which ends most programs. */
+static bool may_write(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_FSIZE, &limit) ||
+	       limit.rlim_cur >= sizeof(struct page_record);
+}
+
+static void write_record(struct ahp_agent *agent, int64_t now_ns)
+{
+	struct page_record r = {
+		.magic = RECORD_MAGIC,
+		.bytes = sizeof(r),
+		.pid = (uint32_t)getpid(),
+		.uid = agent->own_uid,
+		/* relaxed: only this process writes it */
+		.heartbeat = atomic_load_explicit(&agent->page->heartbeat,
+						  memory_order_relaxed),
+		.beat_ns = now_ns,
+	};
+
+	fill_stats(agent, r.stats);
+	memcpy(r.id, agent->id, sizeof(agent->id));
+	memcpy(r.model_id, agent->identity.id, sizeof(r.model_id));
+	memcpy(r.model_hash, agent->identity.hash, sizeof(r.model_hash));
+	/* An observer's view may be old; there is nothing better to do. */
+	if (!may_write() ||
+	    pwrite(agent->page_file, &r, sizeof(r), 0) != sizeof(r))
+		return;
+	agent->page_written_ns = now_ns;
+}
+
+void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns)
+{
+	uint64_t beat;
+
+	if (agent->page_written_ns &&
+	    now_ns - agent->page_written_ns < WRITE_EVERY_NS)
+		return;
+	/* relaxed: a counter that observers compare with itself */
+	beat = atomic_load_explicit(&agent->page->heartbeat,
+				    memory_order_relaxed);
+	atomic_store_explicit(&agent->page->heartbeat, beat + 1,
+			      memory_order_relaxed);
+	if (agent->page_file >= 0)
+		write_record(agent, now_ns);
+}

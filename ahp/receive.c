@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ahp/agent_internal.h"
+#include "ring/lane_inline.h"
+#include "shm/reason.h"
+
+#define TURN_EVERY 256 /* messages between two looks at the sockets */
+
+static_assert(SLOT_BYTES <= AHP_SLOT_BYTES, "a message holds its slot");
+
+/* ---- delivering one message -------------------------------------------------- */
+
+/* Where the body lies in the sender's memory; the numbers are the sender's. */
+static const uint8_t *locate(struct ahp__link *link, uint32_t number,
+			     uint64_t off, uint64_t bytes,
+			     struct avp_reason *why)
+{
+	const struct avp_segment *segment = ahp__link_import(link, number);
+
+	if (!segment) {
+		avp__fail(why, AVP_POISONED,
+			  "a body lies in segment %u, which was not passed",
+			  number);
+		return NULL;
+	}
+	if (off > segment->bytes || bytes > segment->bytes - off) {
+		avp__fail(why, AVP_POISONED,
+			  "a body of %llu bytes at %llu of a segment of %llu",
+			  (unsigned long long)bytes, (unsigned long long)off,
+			  (unsigned long long)segment->bytes);
+		return NULL;
+	}
+	return (const uint8_t *)segment->base + off;
+}
+
+/* The head of a long frame is not in its slot: it is copied before it is read. */
+static int read_long_head(struct ahp_message *m, uint64_t need,
+			  struct avp_reason *why)
+{
+	if (need > FRAME_HEAD_MAX)
+		return avp__fail(why, AVP_TOO_LARGE,
+				 "metadata of %llu bytes; %u are the limit "
+				 "between local agents",
+				 (unsigned long long)need -
+					 AVP_FRAME_HEADER_BYTES,
+				 FRAME_HEAD_MAX - AVP_FRAME_HEADER_BYTES);
+	m->head_ = malloc(need);
+	if (!m->head_)
+		return avp__fail(why, AVP_NO_MEMORY, "no memory");
+	memcpy(m->head_, m->body, need);
+	return avp_frame_decode_head(m->head_, need, m->body_bytes, &m->frame,
+				     &need, why);
+}
+
+/* Parses header and metadata from a private copy of the frame's first bytes. */
+static inline int read_frame(struct ahp__link *link, struct ahp_message *m,
+			     const struct avp_slot_view *v,
+			     struct avp_reason *why)
+{
+	uint64_t need = 0;
+	int error = avp_frame_decode_again(&link->memo, v->inline_data,
+					   v->inline_bytes, m->body_bytes,
+					   &m->frame, &need, why);
+
+	if (LANE_UNLIKELY(error == AVP_AGAIN))
+		error = read_long_head(m, need, why);
+	if (!error)
+		m->frame.payload = (const uint8_t *)m->body +
+				   m->frame.payload_off;
+	return error;
+}
+
+static bool expired(const struct ahp__link *link, uint32_t expiry_ms)
+{
+	return (int32_t)(ahp__lane_ms(link->rx.start_ns) - expiry_ms) > 0;
+}
+
+/* Is this message to be delivered at all? 0, or how it is answered. */
+static inline int judge(struct ahp__link *link, struct ahp_message *m,
+			const struct avp_slot_view *v, struct avp_reason *why)
+{
+	if (LANE_UNLIKELY(v->expiry_ms) && expired(link, v->expiry_ms)) {
+		avp__fail(why, AVP_EXPIRED, "its deadline has passed");
+		return AVP_ACK_EXPIRED;
+	}
+	if (LANE_UNLIKELY(v->method < AHP_TASK ||
+			  v->method > AHP_TOKEN_RESPONSE ||
+			  v->kind > AHP_FRAME)) {
+		avp__fail(why, AVP_INVALID_MESSAGE,
+			  "method %u, kind %u: not known", v->method, v->kind);
+		return AVP_ACK_REJECTED;
+	}
+	if (v->kind == AHP_FRAME && read_frame(link, m, v, why))
+		return AVP_ACK_REJECTED;
+	return 0;
+}
+
+static inline void fill_message(struct ahp_message *m, struct ahp__link *link,
+				const struct avp_slot_view *v)
+{
+	m->source = link->peer->id;
+	m->peer = link->peer->number;
+	m->method = v->method;
+	m->kind = v->kind;
+	m->redelivered = v->redelivered;
+	m->in_place = v->in_arena;
+	m->token_limit = v->token_limit;
+	m->task_id = (struct avp_str){ v->task, v->task_bytes };
+	m->session_id = (struct avp_str){ v->session, v->session_bytes };
+	m->sent_ns = (int64_t)link->rx.start_ns + v->sent_ms * 1000000ll;
+	m->body = v->inline_data;
+	m->body_bytes = v->body_bytes;
+	m->link_ = link;
+	m->head_ = NULL;
+	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
+}
+
+static void refuse(struct ahp__link *link, struct ahp_message *m,
+		   enum avp_ack status, const struct avp_reason *why)
+{
+	ahp__logf(link->agent, AHP_LOG_WARNING, why->code,
+		  "message %llu of %s not delivered: %s",
+		  (unsigned long long)m->sequence, link->peer->id, why->text);
+	free(m->head_);
+	m->head_ = NULL;
+	ahp__acks_refuse(link, m->sequence, status, m->in_place);
+	ahp__acks_flush(link);
+}
+
+static inline bool wants_answer(const struct ahp_agent *agent, uint8_t method)
+{
+	return agent->explicit_ack &&
+	       (method == AHP_TASK || method == AHP_RESULT ||
+		method == AHP_PROGRESS);
+}
+
+static int hold(struct ahp__link *link, struct ahp_message *m, bool accept)
+{
+	struct avp_reason why;
+	int error = ahp__acks_take(link, m->sequence, accept, m->in_place,
+				   &m->held_);
+
+	if (error) {
+		free(m->head_);
+		avp__fail(&why, AVP_POISONED, "more than %u messages held",
+			  link->rx.window);
+		ahp__link_poison(link, &why);
+	} else if (m->held_) {
+		link->views++;
+	}
+	return error;
+}
+
+/* A message whose body lies in the arena: found, or the link is poisoned. */
+__attribute__((noinline)) static bool
+find_body(struct ahp__link *link, struct ahp_message *m,
+	  const struct avp_slot_view *v)
+{
+	struct avp_reason why;
+
+	m->body = locate(link, v->segment, v->offset, v->body_bytes, &why);
+	if (m->body && link->state < LINK_POISONED)
+		return true;
+	ahp__link_poison(link, &why);
+	return false;
+}
+
+/* 1: delivered; 0: answered or poisoned, look for the next. */
+static inline int deliver(struct ahp__link *link, struct ahp_message *m,
+			  const struct avp_slot_view *v)
+{
+	struct ahp_agent *agent = link->agent;
+	struct avp_reason why;
+	bool accept;
+	int status;
+
+	fill_message(m, link, v);
+	link->heard = true;
+	link->heard_accepted = v->accepted;
+	link->heard_released = v->released;
+	if (v->in_arena && !find_body(link, m, v))
+		return 0;
+	status = judge(link, m, v, &why);
+	if (LANE_UNLIKELY(status)) {
+		refuse(link, m, (enum avp_ack)status, &why);
+		return 0;
+	}
+	accept = wants_answer(agent, v->method);
+	if (LANE_LIKELY(!accept && !v->in_arena && !link->owing)) {
+		m->held_ = 0;
+		avp_lane_ack_below(&link->tx, link->rx.next, link->rx.next,
+				   link->rx.next);
+		link->unflushed++;
+	} else if (hold(link, m, accept)) {
+		return 0;
+	}
+	if (LANE_UNLIKELY(v->prompt || link->unflushed >= link->flush_every))
+		ahp__acks_flush(link);
+	agent->stats.received++;
+	agent->stats.redelivered += v->redelivered;
+	agent->stats.bytes_received += v->body_bytes;
+	return 1;
+}
+
+/* ---- whose turn it is ---------------------------------------------------------- */
+
+static int take_nothing(struct ahp__link *link, uint64_t found)
+{
+	struct avp_reason why;
+
+	link->streak = 0;
+	if (avp__lane_not_ready(&link->rx, found, &why))
+		ahp__link_poison(link, &why);
+	else if (link->state == LINK_DRAINING)
+		ahp__link_finish(link);
+	return 0;
+}
+
+static inline int take_from(struct ahp__link *link, struct ahp_message *m)
+{
+	struct avp_slot_view view = { 0 };
+	struct avp_reason why;
+	uint64_t found = lane_arrived(&link->rx);
+	enum lane_fault fault;
+
+	if (found != link->rx.next)
+		return take_nothing(link, found);
+	lane_copy(&link->rx, m->slot_);
+	fault = lane_parse(m->slot_, &view);
+	if (LANE_UNLIKELY(fault)) {
+		avp__lane_fault(&link->rx, fault, m->slot_, &why);
+		ahp__link_poison(link, &why);
+		return 0;
+	}
+	m->sequence = found;
+	link->rx.next = found + 1;
+	/* In a stream the slots ahead are filled already: fetch them early. A
+	 * slot that is only awaited must not be: its writer would lose it. */
+	if (++link->streak >= STREAM_AFTER)
+		lane_prefetch_ahead(&link->rx);
+	return deliver(link, m, &view);
+}
+
+/* One link of those that have been idle; what speaks becomes a recent one. */
+static int take_idle(struct ahp_agent *agent, struct ahp_message *m)
+{
+	uint32_t at = RECENT_LINKS +
+		      agent->turn++ % (agent->ups - RECENT_LINKS);
+	struct ahp__link *link = agent->up[at];
+	uint32_t to = agent->turn % RECENT_LINKS;
+
+	if (!avp_lane_ready(&link->rx) && link->state == LINK_UP)
+		return 0;
+	agent->up[at] = agent->up[to];
+	agent->up[to] = link;
+	return take_from(link, m);
+}
+
+/* A link speaks until its budget is spent; then the next one is asked first. */
+static inline void count_burst(struct ahp_agent *agent, uint32_t at,
+			       uint64_t bytes)
+{
+	if (at != agent->first)
+		agent->budget = BURST_MESSAGES;
+	agent->budget -= 1 + (int64_t)(bytes / (BURST_BYTES / BURST_MESSAGES));
+	agent->first = agent->budget > 0 ? at : at + 1;
+	agent->idle_due |= agent->budget <= 0;
+}
+
+static int take_any(struct ahp_agent *agent, struct ahp_message *m)
+{
+	uint32_t recent = agent->ups < RECENT_LINKS ? agent->ups : RECENT_LINKS;
+	uint32_t at = agent->first;
+
+	/* Recent links that never fall silent must not keep the others out. */
+	if (LANE_UNLIKELY(agent->idle_due)) {
+		agent->idle_due = false;
+		if (agent->ups > RECENT_LINKS && take_idle(agent, m))
+			return 1;
+	}
+	for (uint32_t i = 0; i < recent; i++, at++) {
+		if (at >= recent)
+			at = 0;
+		if (at < agent->ups && take_from(agent->up[at], m)) {
+			count_burst(agent, at, m->body_bytes);
+			return 1;
+		}
+	}
+	return agent->ups > RECENT_LINKS ? take_idle(agent, m) : 0;
+}
+
+/* Also true when a link has to be finished: there is something to do. */
+static bool take_ready(void *arg)
+{
+	return ahp__any_ready(arg);
+}
+
+int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
+		int64_t timeout_ns)
+{
+	bool timed = timeout_ns && timeout_ns != AHP_FOREVER;
+	int64_t end_ns = 0, left = timeout_ns;
+	int error;
+
+	AHP_GUARD(agent);
+	for (;;) {
+		if (++agent->polls >= TURN_EVERY)
+			ahp__agent_turn(agent, 0);
+		if (take_any(agent, message))
+			return 0;
+		if (timed && !end_ns)
+			end_ns = ahp__now_ns() + timeout_ns;
+		else if (timed)
+			left = end_ns - ahp__now_ns();
+		error = ahp__agent_wait(agent, left < 0 ? 0 : left, false,
+					take_ready, agent);
+		if (error)
+			return error;
+	}
+}
+
+/* ---- dealing with it ------------------------------------------------------------- */
+
+static int pay(struct ahp_message *m, unsigned owed, enum avp_ack status)
+{
+	struct ahp__link *link = m->link_;
+	struct ahp__held *held;
+	bool up;
+
+	if (!m->held_)
+		return AVP_USAGE;
+	held = &link->held[m->held_];
+	if (!(owed == OWED_ACCEPT ? held->accept : held->release))
+		return AVP_USAGE;
+	up = link->state == LINK_UP;
+	ahp__acks_pay(link, m->held_, owed, status);
+	if (up && (owed == OWED_ACCEPT || link->unflushed >= link->flush_every))
+		ahp__acks_flush(link);
+	if (!held->accept && !held->release) {
+		m->held_ = 0;
+		ahp__link_unview(link);
+	}
+	return up ? 0 : AVP_CLOSED;
+}
+
+int ahp_accept(struct ahp_agent *agent, struct ahp_message *message)
+{
+	AHP_GUARD(agent);
+	return pay(message, OWED_ACCEPT, AVP_ACK_ACCEPTED);
+}
+
+int ahp_reject(struct ahp_agent *agent, struct ahp_message *message)
+{
+	AHP_GUARD(agent);
+	return pay(message, OWED_ACCEPT, AVP_ACK_REJECTED);
+}
+
+void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
+{
+	if (avp__forked(&agent->guard))
+		return;
+	if (message->in_place)
+		pay(message, OWED_RELEASE, AVP_ACK_RELEASED);
+	message->in_place = false;
+	message->body = NULL;
+	if (LANE_UNLIKELY(message->head_ != NULL)) {
+		free(message->head_);
+		message->head_ = NULL;
+	}
+}
+
+int ahp_message_copy(const struct ahp_message *m, uint64_t off, void *to,
+		     uint64_t bytes)
+{
+	if (!m->body || off > m->body_bytes || bytes > m->body_bytes - off)
+		return AVP_USAGE;
+	memcpy(to, (const uint8_t *)m->body + off, bytes);
+	return 0;
+}
+
+void ahp_message_id(const struct ahp_message *m, uint8_t id[16])
+{
+	struct avp_slot_view view;
+
+	/* It was found good when it was taken. */
+	if (lane_parse(m->slot_, &view) == LANE_OK && view.message_id)
+		memcpy(id, view.message_id, 16);
+	else
+		ahp_id_of_sequence(id, m->epoch_, m->sequence);
+}

@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "ahp/agent_internal.h"
+#include "ring/lane_inline.h"
+#include "ring/wake.h"
+#include "shm/reason.h"
+
+/* What payload_length can say, with any template's metadata. */
+#define FRAME_PAYLOAD_MAX   (UINT32_MAX - AVP_FRAME_TEMPLATE_BYTES)
+#define TURN_EVERY	    256 /* messages between two looks at the sockets */
+#define DUPLICATE_PAUSE_NS  10000000ll /* the other's connection is coming */
+
+/* ---- linking ------------------------------------------------------------------- */
+
+static bool link_decided(void *arg)
+{
+	const struct ahp__link *link = ((struct ahp__peer *)arg)->link;
+
+	return !link || link->state == LINK_UP || link->state == LINK_POISONED;
+}
+
+static int link_state(const struct ahp__peer *peer, struct avp_reason *why)
+{
+	if (peer->link && peer->link->state == LINK_UP)
+		return 0;
+	if (!peer->link && !peer->error)
+		return AVP_AGAIN;
+	if (peer->link && peer->link->state != LINK_POISONED)
+		return AVP_AGAIN;
+	if (why)
+		*why = peer->why;
+	return peer->error;
+}
+
+/* Waits for the link of a peer, making it if there is none. */
+static int link_peer(struct ahp_agent *agent, struct ahp__peer *peer,
+		     int64_t timeout_ns, struct avp_reason *why)
+{
+	int64_t end_ns = ahp__now_ns(), left;
+	int error;
+
+	end_ns = timeout_ns < AHP_FOREVER - end_ns ? end_ns + timeout_ns :
+						     AHP_FOREVER;
+	for (;;) {
+		if (!peer->link) {
+			error = ahp__link_connect(agent, peer, why);
+			if (error)
+				return error;
+		}
+		left = end_ns == AHP_FOREVER ? end_ns : end_ns - ahp__now_ns();
+		error = ahp__agent_wait(agent, left < 0 ? 0 : left, false,
+					link_decided, peer);
+		if (error)
+			return avp__fail(why, AVP_TIMEOUT,
+					 "%s has not answered in time; it may be "
+					 "computing",
+					 peer->id);
+		error = link_state(peer, why);
+		if (error != AVP_AGAIN)
+			return error;
+		/* Both connected at once: the other's connection stays. */
+		ahp__agent_turn(agent, DUPLICATE_PAUSE_NS);
+	}
+}
+
+int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
+		uint32_t *number, struct avp_reason *why)
+{
+	struct ahp__peer *peer;
+	int error;
+
+	AHP_GUARD(agent);
+	if (!ahp__id_ok(id) || !strcmp(id, agent->id))
+		return avp__fail(why, AVP_USAGE,
+				 "\"%.80s\" is not the id of another agent: 1-%d "
+				 "of [A-Za-z0-9._-], no leading dot",
+				 id ? id : "", AHP_ID_BYTES);
+	peer = ahp__peer_get(agent, id);
+	if (!peer)
+		return avp__fail(why, AVP_NO_MEMORY,
+				 "no room for another name; %u are the limit",
+				 PEERS_MAX);
+	if (!peer->link || peer->link->state != LINK_UP) {
+		error = link_peer(agent, peer, timeout_ns, why);
+		if (error)
+			return error;
+	}
+	if (number)
+		*number = peer->number;
+	return 0;
+}
+
+static inline int find_link(struct ahp_agent *agent, const struct ahp_outgoing *m,
+		     int64_t timeout_ns, struct ahp__link **link,
+		     struct avp_reason *why)
+{
+	struct ahp__peer *peer = ahp__peer_at(agent, m->peer);
+	int error;
+
+	if (LANE_LIKELY(peer && peer->link && peer->link->state == LINK_UP)) {
+		*link = peer->link;
+		return 0;
+	}
+	if (!peer) {
+		uint32_t number = m->target ? ahp__peer_find(agent, m->target) :
+					      0;
+
+		peer = ahp__peer_at(agent, number);
+	}
+	if (!peer || !peer->link || peer->link->state != LINK_UP) {
+		error = ahp_connect(agent, peer ? peer->id : m->target,
+				    timeout_ns, NULL, why);
+		if (error)
+			return error;
+		peer = ahp__peer_at(
+			agent,
+			ahp__peer_find(agent, peer ? peer->id : m->target));
+	}
+	*link = peer->link;
+	return 0;
+}
+
+/* ---- room ---------------------------------------------------------------------- */
+
+/* Room for one message more, whose body is lent_bytes of an arena. */
+static bool has_room(const struct ahp__link *link, uint64_t lent_bytes)
+{
+	return avp_ledger_has_room(link->ledger) &&
+	       link->tx.next - link->tx.consumed <= link->tx.slot_mask &&
+	       (!lent_bytes || !link->lent_bytes ||
+		link->lent_bytes + lent_bytes <= link->lent_max);
+}
+
+struct room_wait {
+	struct ahp__peer *peer;
+	uint64_t lent_bytes;
+};
+
+/* Also decided when the link is no longer up. */
+static bool room_decided(void *arg)
+{
+	const struct room_wait *wait = arg;
+	struct ahp__link *link = wait->peer->link;
+
+	return !link || link->state != LINK_UP || !ahp__acks_read(link) ||
+	       has_room(link, wait->lent_bytes);
+}
+
+static int no_room(const struct ahp__link *link, struct avp_reason *why)
+{
+	uint32_t outstanding = avp_ledger_outstanding(link->ledger);
+
+	if (outstanding >= link->tx.window)
+		return avp__fail(why, AVP_QUEUE_FULL,
+				 "%s has %u messages unacknowledged, the limit",
+				 link->peer->id, outstanding);
+	if (link->tx.next - link->tx.consumed > link->tx.slot_mask)
+		return avp__fail(why, AVP_QUEUE_FULL,
+				 "%s has not read the last %llu messages, all "
+				 "that the ring holds",
+				 link->peer->id,
+				 (unsigned long long)link->tx.slot_mask + 1);
+	return avp__fail(why, AVP_QUEUE_FULL,
+			 "%llu bytes are lent to %s and not released; %llu are "
+			 "the limit, a quarter of quota_bytes",
+			 (unsigned long long)link->lent_bytes, link->peer->id,
+			 (unsigned long long)link->lent_max);
+}
+
+/* Waits until the link of a peer, which may be another by then, has room. */
+static int wait_for_room(struct ahp_agent *agent, struct ahp__link **link,
+			 uint64_t lent_bytes, int64_t timeout_ns,
+			 struct avp_reason *why)
+{
+	struct room_wait wait = { (*link)->peer, lent_bytes };
+
+	if (!room_decided(&wait) &&
+	    ahp__agent_wait(agent, timeout_ns, true, room_decided, &wait))
+		return no_room(wait.peer->link, why);
+	*link = wait.peer->link;
+	if (*link && (*link)->state == LINK_UP)
+		return 0;
+	if (why)
+		*why = wait.peer->why;
+	return wait.peer->error ? wait.peer->error : AVP_CLOSED;
+}
+
+/* ---- the body ------------------------------------------------------------------ */
+
+/* A message's bytes in an arena, and who holds them. */
+struct cargo {
+	uint32_t body;
+	uint64_t off; /* in the segment */
+	uint8_t *bytes;
+};
+
+/* Bytes of a frame's head that we write in front of the body. */
+static inline uint32_t head_len(const struct ahp_outgoing *m)
+{
+	return m->frame ? m->frame->len : 0;
+}
+
+static int check_loan(const struct ahp_agent *agent,
+		      const struct ahp_outgoing *m, struct avp_reason *why)
+{
+	const struct avp_block *block;
+	uint64_t at;
+
+	if (!m->loan->handle || m->loan->handle >= agent->bodies_room ||
+	    !agent->body[m->loan->handle].refs)
+		return avp__fail(why, AVP_USAGE, "the loan is not held");
+	block = &agent->body[m->loan->handle].block;
+	at = (uint64_t)((const uint8_t *)m->body - (const uint8_t *)block->data);
+	if (at > block->bytes || m->body_bytes > block->bytes - at ||
+	    at < head_len(m))
+		return avp__fail(why, AVP_USAGE,
+				 "a body of %llu bytes and %u in front of it are "
+				 "not within their loan",
+				 (unsigned long long)m->body_bytes,
+				 head_len(m));
+	return 0;
+}
+
+/* Bytes of the caller's, or of a loan that this peer may not read: a copy. */
+static int copy_body(struct ahp_agent *agent, struct ahp__link *link,
+		     const struct ahp_outgoing *m, struct cargo *cargo,
+		     struct avp_reason *why)
+{
+	uint64_t front = (head_len(m) + 63) & ~63ull;
+	int error = ahp__body_new(agent, link->pool, front + m->body_bytes, 64,
+				  &cargo->body, why);
+	struct avp_block *block;
+
+	if (error)
+		return error;
+	block = &agent->body[cargo->body].block;
+	memcpy((uint8_t *)block->data + front, m->body, m->body_bytes);
+	cargo->off = block->off + front - head_len(m);
+	cargo->bytes = (uint8_t *)block->data + front - head_len(m);
+	return 0;
+}
+
+static int load_cargo(struct ahp_agent *agent, struct ahp__link *link,
+		      const struct ahp_outgoing *m, struct cargo *cargo,
+		      struct avp_reason *why)
+{
+	const struct avp_block *block;
+	uint64_t at;
+
+	if (!m->loan || agent->body[m->loan->handle].pool != link->pool)
+		return copy_body(agent, link, m, cargo, why);
+	block = &agent->body[m->loan->handle].block;
+	at = (uint64_t)((const uint8_t *)m->body -
+			(const uint8_t *)block->data) -
+	     head_len(m);
+	cargo->body = m->loan->handle;
+	cargo->bytes = (uint8_t *)block->data + at;
+	cargo->off = block->off + at;
+	ahp__body_ref(agent, cargo->body);
+	return 0;
+}
+
+/* ---- sending ------------------------------------------------------------------- */
+
+/* As much of a long body's first bytes as its reader has to copy anyway. */
+static uint8_t head_bytes(const struct ahp_outgoing *m, const uint8_t *body,
+			  uint64_t body_bytes, unsigned room)
+{
+	uint64_t want = body_bytes < room ? body_bytes : room;
+	uint32_t metadata;
+
+	if (m->kind != AHP_FRAME || body_bytes < AVP_FRAME_HEADER_BYTES)
+		return 0;
+	memcpy(&metadata, body + 8, sizeof(metadata)); /* little-endian */
+	if (metadata < want - AVP_FRAME_HEADER_BYTES)
+		want = AVP_FRAME_HEADER_BYTES + metadata;
+	return (uint8_t)want;
+}
+
+/* Commits a filled slot, and enters what is now outstanding. */
+static inline void publish(struct ahp_agent *agent, struct ahp__link *link,
+			   struct slot *slot, uint32_t body)
+{
+	uint64_t sequence = link->tx.next;
+
+	lane_commit(&link->tx, slot, link->peer_sleeps);
+	if (link->peer_sleeps &&
+	    avp__wake_due(&link->page->messages, &link->rung_messages))
+		ahp__link_ring(link);
+	avp_ledger_add(link->ledger, sequence, body, body != 0);
+	agent->stats.in_flight++;
+	agent->stats.sent++;
+	link->unflushed = 0; /* acknowledgements rode along */
+}
+
+/* Beyond 24 days, half of what the slot's word can tell: never, which is 0. */
+static uint32_t expiry_of(uint32_t now_ms, int64_t expires_ns)
+{
+	uint32_t at;
+
+	if (expires_ns > INT32_MAX * 1000000ll)
+		return 0;
+	at = now_ms + (expires_ns < 0 ? 0 : (uint32_t)(expires_ns / 1000000)) + 1;
+	return at ? at : 1;
+}
+
+static inline void fill_header(struct slot *slot, const struct ahp__link *link,
+			       const struct ahp_outgoing *m)
+{
+	uint32_t now_ms = ahp__lane_ms(link->tx.start_ns);
+
+	slot->sent_ms = now_ms;
+	slot->expiry_ms = 0;
+	if (LANE_UNLIKELY(m->expires_ns != 0))
+		slot->expiry_ms = expiry_of(now_ms, m->expires_ns);
+	slot->token_limit = m->token_limit ? m->token_limit :
+					     AHP_DEFAULT_TOKEN_LIMIT;
+	slot->method = m->method;
+	slot->kind = m->kind;
+}
+
+static inline uint8_t *fill_ids(uint8_t *p, const struct ahp_outgoing *m)
+{
+	p = lane_put_id(p, m->task_id.data, m->task_id.len);
+	return lane_put_id(p, m->session_id.data, m->session_id.len);
+}
+
+/* A frame's head, with the length of this payload. */
+static inline uint8_t *stamp(uint8_t *p, const struct ahp_outgoing *m)
+{
+	const struct avp_frame_template *t = m->frame;
+	uint32_t length = t->metadata_length + (uint32_t)m->body_bytes;
+
+	lane_copy_short(p, t->bytes, t->len);
+	memcpy(p + 4, &length, sizeof(length)); /* little-endian */
+	return p + t->len;
+}
+
+/* The whole body in the slot. */
+static inline void fill_short(struct slot *slot, const struct ahp__link *link,
+			      const struct ahp_outgoing *m)
+{
+	uint8_t *p = (uint8_t *)slot + SLOT_SMALL_BYTES;
+
+	fill_header(slot, link, m);
+	slot->flags = m->flags & AHP_PROMPT_ACK ? SLOT_PROMPT : 0;
+	slot->inline_bytes = (uint8_t)(head_len(m) + m->body_bytes);
+	if (LANE_UNLIKELY(m->message_id != NULL)) {
+		slot->flags |= SLOT_LONG;
+		memcpy(slot->message_id, m->message_id,
+		       sizeof(slot->message_id));
+		slot->where = 0;
+		slot->body_bytes = slot->inline_bytes;
+		p = slot->rest;
+	}
+	p = fill_ids(p, m);
+	if (m->frame)
+		p = stamp(p, m);
+	lane_copy_short(p, m->body, m->body_bytes);
+}
+
+/* The body in the arena; its first bytes in the slot too. */
+static void fill_long(struct slot *slot, const struct ahp__link *link,
+		      const struct ahp_outgoing *m, const struct cargo *cargo)
+{
+	const struct avp_block *block = &link->agent->body[cargo->body].block;
+	unsigned room = AVP_LANE_LONG_BYTES - 2u - (unsigned)m->task_id.len -
+			(unsigned)m->session_id.len;
+
+	fill_header(slot, link, m);
+	slot->flags = SLOT_LONG | SLOT_ARENA;
+	if (m->flags & AHP_PROMPT_ACK)
+		slot->flags |= SLOT_PROMPT;
+	if (m->message_id)
+		memcpy(slot->message_id, m->message_id,
+		       sizeof(slot->message_id));
+	else
+		memset(slot->message_id, 0, sizeof(slot->message_id));
+	slot->where = (uint64_t)block->segment << 40 | cargo->off;
+	slot->body_bytes = head_len(m) + m->body_bytes;
+	if (m->frame)
+		stamp(cargo->bytes, m);
+	slot->inline_bytes = head_bytes(m, cargo->bytes, slot->body_bytes,
+					room);
+	lane_copy_short(fill_ids(slot->rest, m), cargo->bytes,
+			slot->inline_bytes);
+}
+
+static int publish_long(struct ahp_agent *agent, struct ahp__link *link,
+			const struct ahp_outgoing *m, struct avp_reason *why)
+{
+	struct cargo cargo = { 0 };
+	struct slot *slot;
+	int error = load_cargo(agent, link, m, &cargo, why);
+
+	if (error)
+		return error;
+	if (ahp__link_pass_segments(link)) {
+		ahp__body_unref(agent, cargo.body);
+		return avp__fail(why, AVP_QUEUE_FULL,
+				 "%s does not read its socket", link->peer->id);
+	}
+	slot = lane_claim(&link->tx); /* has_room() has seen it */
+	fill_long(slot, link, m, &cargo);
+	link->lent_bytes += agent->body[cargo.body].block.bytes;
+	publish(agent, link, slot, cargo.body);
+	return 0;
+}
+
+static inline bool message_ok(const struct ahp_outgoing *m)
+{
+	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
+	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
+	       !(m->flags & ~(AHP_KEEP_LOAN | AHP_PROMPT_ACK)) &&
+	       m->task_id.len <= AVP_LANE_ID_BYTES &&
+	       m->session_id.len <= AVP_LANE_ID_BYTES &&
+	       m->body_bytes <= SEGMENT_CAP && !m->loan &&
+	       (!m->frame || (m->kind == AHP_FRAME &&
+			      m->body_bytes <= FRAME_PAYLOAD_MAX));
+}
+
+static int check_message(const struct ahp_agent *agent,
+			 const struct ahp_outgoing *m, struct avp_reason *why)
+{
+	if (m->method < AHP_TASK || m->method > AHP_TOKEN_RESPONSE ||
+	    m->kind > AHP_FRAME || m->reserved[0] || m->reserved[1] ||
+	    m->flags & ~(AHP_KEEP_LOAN | AHP_PROMPT_ACK))
+		return avp__fail(why, AVP_INVALID_MESSAGE,
+				 "method %u, kind %u, flags %#x: not known",
+				 m->method, m->kind, m->flags);
+	if (m->task_id.len > AVP_LANE_ID_BYTES ||
+	    m->session_id.len > AVP_LANE_ID_BYTES)
+		return avp__fail(why, AVP_INVALID_MESSAGE,
+				 "task id of %zu bytes, session id of %zu: at "
+				 "most %d each",
+				 m->task_id.len, m->session_id.len,
+				 AVP_LANE_ID_BYTES);
+	if (m->frame && (m->kind != AHP_FRAME ||
+			 m->body_bytes > FRAME_PAYLOAD_MAX))
+		return avp__fail(why, AVP_INVALID_MESSAGE,
+				 "a frame of %llu bytes: at most %u, and kind "
+				 "AHP_FRAME",
+				 (unsigned long long)m->body_bytes,
+				 FRAME_PAYLOAD_MAX);
+	if (m->body_bytes > SEGMENT_CAP)
+		return avp__fail(why, AVP_INVALID_MESSAGE,
+				 "a body of %llu bytes; one has at most %llu",
+				 (unsigned long long)m->body_bytes,
+				 SEGMENT_CAP);
+	return m->loan ? check_loan(agent, m, why) : 0;
+}
+
+static bool fits_slot(const struct ahp_outgoing *m)
+{
+	uint64_t room = m->message_id ? AVP_LANE_LONG_BYTES :
+					AVP_LANE_SMALL_BYTES;
+
+	return !m->loan && head_len(m) + m->body_bytes + m->task_id.len +
+				   m->session_id.len + 2 <= room;
+}
+
+static uint64_t lent_by(const struct ahp_agent *agent,
+			const struct ahp_outgoing *m)
+{
+	return m->loan ? agent->body[m->loan->handle].block.bytes :
+			 m->body_bytes + head_len(m);
+}
+
+int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
+	     int64_t timeout_ns, struct ahp_receipt *receipt,
+	     struct avp_reason *why)
+{
+	struct ahp__link *link;
+	struct slot *slot;
+	uint64_t lent_bytes;
+	bool in_slot;
+	int error;
+
+	AHP_GUARD(agent);
+	if (!message_ok(m)) {
+		error = check_message(agent, m, why);
+		if (error)
+			return error;
+	}
+	if (++agent->polls >= TURN_EVERY)
+		ahp__agent_turn(agent, 0);
+	error = find_link(agent, m, timeout_ns, &link, why);
+	if (error)
+		return error;
+	in_slot = fits_slot(m);
+	lent_bytes = in_slot ? 0 : lent_by(agent, m);
+	if (!has_room(link, lent_bytes)) {
+		error = wait_for_room(agent, &link, lent_bytes, timeout_ns,
+				      why);
+		if (error)
+			return error;
+	}
+	if (in_slot) {
+		slot = lane_claim(&link->tx); /* has_room() has seen it */
+		fill_short(slot, link, m);
+		publish(agent, link, slot, 0);
+	} else {
+		error = publish_long(agent, link, m, why);
+		if (error)
+			return error;
+	}
+	agent->stats.bytes_sent += head_len(m) + m->body_bytes;
+	if (receipt)
+		*receipt = (struct ahp_receipt){ link->tx.next - 1,
+						 link->peer->number,
+						 link->generation };
+	if (m->loan && !(m->flags & AHP_KEEP_LOAN))
+		ahp_loan_release(agent, m->loan);
+	return 0;
+}
+
+/* ---- what became of it --------------------------------------------------------- */
+
+static int as_code(int status, bool ended)
+{
+	switch (status) {
+	case 0: return ended ? AVP_CLOSED : AVP_AGAIN;
+	case AVP_ACK_ACCEPTED: return 0;
+	case AVP_ACK_REJECTED: return AVP_REJECTED;
+	case AVP_ACK_EXPIRED: return AVP_EXPIRED;
+	default: return AVP_UNKNOWN;
+	}
+}
+
+/* The link of that generation, if it has not ended; it may be draining. */
+static struct ahp__link *link_of(const struct ahp_agent *agent,
+				 const struct ahp__peer *peer,
+				 uint32_t generation)
+{
+	for (uint32_t i = 0; i < agent->links; i++)
+		if (agent->link[i]->peer == peer && agent->link[i]->ledger &&
+		    agent->link[i]->generation == generation)
+			return agent->link[i];
+	return NULL;
+}
+
+int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt)
+{
+	const struct ahp__peer *peer = ahp__peer_at(agent, receipt->peer);
+	struct ahp__link *link;
+
+	AHP_GUARD(agent);
+	if (!peer)
+		return AVP_UNKNOWN;
+	link = peer->link && peer->link->generation == receipt->generation &&
+			       peer->link->ledger ?
+		       peer->link :
+		       link_of(agent, peer, receipt->generation);
+	if (link && link->state == LINK_UP)
+		ahp__acks_read(link);
+	if (link && link->ledger)
+		return as_code(avp_ledger_status(link->ledger,
+						 receipt->sequence),
+			       link->state != LINK_UP);
+	if (peer->ledger && peer->ledger_generation == receipt->generation)
+		return as_code(avp_ledger_status(peer->ledger,
+						 receipt->sequence),
+			       true);
+	return AVP_UNKNOWN;
+}
+
+struct status_wait {
+	struct ahp_agent *agent;
+	const struct ahp_receipt *receipt;
+	int status;
+};
+
+static bool status_known(void *arg)
+{
+	struct status_wait *wait = arg;
+
+	wait->status = ahp_status(wait->agent, wait->receipt);
+	return wait->status != AVP_AGAIN;
+}
+
+int ahp_wait(struct ahp_agent *agent, const struct ahp_receipt *receipt,
+	     int64_t timeout_ns)
+{
+	struct status_wait wait = { agent, receipt, AVP_AGAIN };
+
+	AHP_GUARD(agent);
+	if (ahp__agent_wait(agent, timeout_ns, true, status_known, &wait))
+		return AVP_TIMEOUT;
+	return wait.status;
+}
