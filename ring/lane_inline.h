@@ -16,6 +16,9 @@
 #define LANE_LIKELY(x)	 __builtin_expect(!!(x), 1)
 #define LANE_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* What is rare must not cost the path registers and stack. */
+#define LANE_COLD __attribute__((noinline, cold))
+
 /* ---- writing --------------------------------------------------------------- */
 
 /* The slot for the next message, or NULL when the peer has read none of them. */

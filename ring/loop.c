@@ -1,129 +1,162 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The event loop's front: picks a backend, and checks what both need checked, so
+ * that they answer alike.
+ */
+#include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
-#include <avp/ring.h>
-
+#include "ring/loop_internal.h"
 #include "shm/reason.h"
 
-#define BATCH 64 /* events taken from the kernel at once */
+static_assert(POLLIN == 1 && POLLOUT == 4 && EPOLLIN == 1 && EPOLLOUT == 4,
+	      "avp__loop_mask()");
 
-struct avp_loop {
-	int epoll;
-	int batch; /* events of the turn under way */
-	struct epoll_event event[BATCH];
-};
+/* The first that this system has. */
+static const struct avp__loop_ops *const backend[] = {&avp__loop_uring,
+						      &avp__loop_epoll};
+#define BACKENDS (sizeof(backend) / sizeof(*backend))
+
+static int open_any(struct avp_loop **out, struct avp_reason *why)
+{
+	int error = AVP_UNSUPPORTED;
+
+	for (size_t i = 0; i < BACKENDS && error; i++) {
+		error = backend[i]->open(out, why);
+		if (!error)
+			(*out)->ops = backend[i];
+	}
+	return error;
+}
+
+static int open_named(struct avp_loop **out, const char *name,
+		      struct avp_reason *why)
+{
+	for (size_t i = 0; i < BACKENDS; i++) {
+		int error;
+
+		if (strcmp(name, backend[i]->name))
+			continue;
+		error = backend[i]->open(out, why);
+		if (!error)
+			(*out)->ops = backend[i];
+		return error;
+	}
+	return avp__fail(
+		why, AVP_USAGE,
+		"AVP_LOOP is \"%.40s\"; it may be io_uring or epoll, or "
+		"unset for the best that this system has",
+		name);
+}
 
 int avp_loop_open(struct avp_loop **out, struct avp_reason *why)
 {
-	struct avp_loop *loop = calloc(1, sizeof(*loop));
+	const char *name = secure_getenv("AVP_LOOP");
+	struct avp__fork_guard guard;
+	struct avp_loop *loop;
+	int error = avp__fork_guard_init(&guard, why);
 
-	if (!loop)
-		return avp__fail(why, AVP_NO_MEMORY, "no memory for a loop");
-	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (loop->epoll < 0) {
-		int error = errno;
-
-		free(loop);
-		return avp__fail(why, AVP_IO, "epoll_create1: %s",
-				 strerror(error));
+	if (error)
+		return error;
+	if (name && *name)
+		error = open_named(&loop, name, why);
+	else
+		error = open_any(&loop, why);
+	if (error) {
+		avp__fork_guard_fini(&guard);
+		return error;
 	}
+	loop->guard = guard;
 	*out = loop;
 	return 0;
 }
 
 void avp_loop_close(struct avp_loop *loop)
 {
+	struct avp__fork_guard guard;
+
 	if (!loop)
 		return;
-	close(loop->epoll);
-	free(loop);
+	guard = loop->guard;
+	loop->ops->close(loop, avp__forked(&guard));
+	avp__fork_guard_fini(&guard);
 }
 
-static int control(struct avp_loop *loop, int what, struct avp_watch *watch,
-		   struct avp_reason *why)
+static int check(const struct avp_loop *loop, const struct avp_watch *watch,
+		 struct avp_reason *why)
 {
-	struct epoll_event event = {
-		.events = (watch->events & AVP_READABLE ? EPOLLIN : 0) |
-			  (watch->events & AVP_WRITABLE ? EPOLLOUT : 0),
-		.data.ptr = watch,
-	};
+	struct stat st;
 
-	if (epoll_ctl(loop->epoll, what, watch->fd, &event))
-		return avp__fail(why, errno == ENOMEM ? AVP_NO_MEMORY : AVP_IO,
-				 "epoll_ctl on fd %d: %s", watch->fd,
+	if (avp__forked(&loop->guard))
+		return avp__fail(why, AVP_FORKED,
+				 "this loop belongs to the parent process");
+	if (!watch->ready || watch->events & ~(AVP_READABLE | AVP_WRITABLE))
+		return avp__fail(why, AVP_USAGE,
+				 "a watch needs a callback, and events of "
+				 "AVP_READABLE | AVP_WRITABLE, not %#x",
+				 watch->events);
+	if (fstat(watch->fd, &st))
+		return avp__fail(why, AVP_USAGE, "fd %d: %s", watch->fd,
 				 strerror(errno));
+	if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
+		return avp__fail(
+			why, AVP_USAGE,
+			"fd %d is a file, which is always ready: there "
+			"is nothing to wait for",
+			watch->fd);
 	return 0;
 }
 
 int avp_loop_add(struct avp_loop *loop, struct avp_watch *watch,
 		 struct avp_reason *why)
 {
-	return control(loop, EPOLL_CTL_ADD, watch, why);
+	int error = check(loop, watch, why);
+
+	return error ? error : loop->ops->add(loop, watch, why);
 }
 
 int avp_loop_change(struct avp_loop *loop, struct avp_watch *watch,
 		    struct avp_reason *why)
 {
-	return control(loop, EPOLL_CTL_MOD, watch, why);
+	int error = check(loop, watch, why);
+
+	return error ? error : loop->ops->change(loop, watch, why);
 }
 
 void avp_loop_remove(struct avp_loop *loop, struct avp_watch *watch)
 {
-	epoll_ctl(loop->epoll, EPOLL_CTL_DEL, watch->fd, NULL);
-	for (int i = 0; i < loop->batch; i++)
-		if (loop->event[i].data.ptr == watch)
-			loop->event[i].data.ptr = NULL;
-}
-
-static int wait_events(struct avp_loop *loop, int64_t timeout_ns)
-{
-	struct timespec timeout = { timeout_ns / 1000000000,
-				    timeout_ns % 1000000000 };
-	int n = epoll_pwait2(loop->epoll, loop->event, BATCH,
-			     timeout_ns < 0 ? NULL : &timeout, NULL);
-
-	if (n < 0 && errno == ENOSYS) /* before Linux 5.11 */
-		n = epoll_wait(loop->epoll, loop->event, BATCH,
-			       timeout_ns < 0 ? -1 :
-						(int)((timeout_ns + 999999) /
-						      1000000));
-	return n;
+	if (!avp__forked(&loop->guard))
+		loop->ops->remove(loop, watch);
 }
 
 int avp_loop_run(struct avp_loop *loop, int64_t timeout_ns)
 {
-	int calls = 0;
-	int n = wait_events(loop, timeout_ns);
+	int calls;
 
-	if (n < 0)
-		return errno == EINTR ? 0 : AVP_IO;
-	loop->batch = n;
-	for (int i = 0; i < n; i++) {
-		struct avp_watch *watch = loop->event[i].data.ptr;
-		uint32_t got = loop->event[i].events;
-
-		if (!watch)
-			continue;
-		watch->ready(watch,
-			     (got & ~(uint32_t)EPOLLOUT ? AVP_READABLE : 0) |
-				     (got & EPOLLOUT ? AVP_WRITABLE : 0));
-		calls++;
-	}
-	loop->batch = 0;
+	if (avp__forked(&loop->guard))
+		return AVP_FORKED;
+	if (loop->running)
+		return AVP_USAGE;
+	loop->running = true;
+	calls = loop->ops->run(loop, timeout_ns);
+	loop->running = false;
 	return calls;
 }
 
-int avp_loop_fd(const struct avp_loop *loop)
+int avp_loop_fd(struct avp_loop *loop)
 {
-	return loop->epoll;
+	if (avp__forked(&loop->guard))
+		return AVP_FORKED;
+	loop->foreign = true;
+	return loop->ops->fd(loop);
 }
 
 const char *avp_loop_backend(const struct avp_loop *loop)
 {
-	(void)loop;
-	return "epoll";
+	return loop->ops->name;
 }

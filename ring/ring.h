@@ -288,14 +288,21 @@ void avp_ledger_drain(struct avp_ledger *ledger, avp_ledger_visit *visit,
 
 /*
  * What an agent sleeps in: sockets, pidfds and the application's own fds. One
- * thread at a time. The backend is epoll.
+ * thread at a time, not always the same one. There are two backends that behave
+ * alike: io_uring where the system allows it, else epoll. The environment's
+ * AVP_LOOP=io_uring|epoll, read at opening, forces one.
+ *
+ * In a forked child a loop can only be closed; all else answers AVP_FORKED.
  */
 struct avp_loop;
 
 #define AVP_READABLE 1u /* also hang-up and error: read to learn which */
 #define AVP_WRITABLE 2u
 
-/* A watched fd. Caller's memory, which must stay where it is while watched. */
+/*
+ * A watched fd. Caller's memory, which must stay where it is while watched.
+ * Remove it before the fd is closed: io_uring holds the file until then.
+ */
 struct avp_watch {
 	int fd;		 /* borrowed */
 	uint32_t events; /* AVP_READABLE | AVP_WRITABLE wanted */
@@ -304,13 +311,18 @@ struct avp_watch {
 	void *arg; /* the caller's */
 };
 
-/* AVP_NO_MEMORY or AVP_IO. Watches outlive a loop that is closed. */
+/*
+ * AVP_NO_MEMORY, AVP_IO; AVP_USAGE for an unknown AVP_LOOP, AVP_UNSUPPORTED when
+ * the one that it names cannot be had. Watches outlive a loop that is closed.
+ */
 int avp_loop_open(struct avp_loop **loop, struct avp_reason *why);
 void avp_loop_close(struct avp_loop *loop);
 
 /*
  * Level-triggered. avp_loop_change() after events was changed. A watch that is
- * removed is not called again, not even in the turn that is under way.
+ * removed is not called again, not even in the turn that is under way. AVP_USAGE
+ * for an fd that is closed, a plain file, watched already, or (change) not
+ * watched; removing such a one does nothing. AVP_NO_MEMORY, AVP_IO.
  */
 int avp_loop_add(struct avp_loop *loop, struct avp_watch *watch,
 		 struct avp_reason *why);
@@ -321,14 +333,22 @@ void avp_loop_remove(struct avp_loop *loop, struct avp_watch *watch);
 /*
  * Waits until something is ready, for at most timeout_ns (0: not at all; less:
  * for ever), and calls it. Returns how many calls were made; 0 also after a
- * signal; AVP_IO.
+ * signal; AVP_IO; AVP_USAGE from within a callback.
  */
 int avp_loop_run(struct avp_loop *loop, int64_t timeout_ns);
 
-/* An fd that polls readable when avp_loop_run() would not wait. */
-int avp_loop_fd(const struct avp_loop *loop);
+/*
+ * An fd for another event loop, which polls readable when avp_loop_run() would
+ * not wait; rarely also when it would. With an edge-triggered one run until 0 is
+ * returned. Once asked for, each turn ends with all polls in the kernel, which
+ * costs a system call for a turn that had calls; so ask only if it is used.
+ *
+ * With io_uring, work for the thread that ran the loop ends its other waits, in
+ * poll() or epoll_wait(), with EINTR, as a signal would: wait again.
+ */
+int avp_loop_fd(struct avp_loop *loop);
 
-/* "epoll". */
+/* "io_uring" or "epoll". */
 const char *avp_loop_backend(const struct avp_loop *loop);
 
 #pragma GCC visibility pop
