@@ -62,7 +62,7 @@ STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 .DELETE_ON_ERROR:
 
 all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
-     $(B)/libavp-latent.so) $(B)/avpctl $(B)/avp.pc
+     $(B)/libavp-latent.so $(B)/avp-latent.pc) $(B)/avpctl $(B)/avp.pc
 
 help:
 	@echo 'make all        libraries and programs into build/'
@@ -148,6 +148,16 @@ $(B)/avp.pc: FORCE
 	@printf 'Libs.private: %s\nCflags: -I$${includedir}\n' \
 	        '$(LDLIBS_)' >>$@
 
+$(B)/avp-latent.pc: FORCE
+	@mkdir -p $(@D)
+	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: avp-latent\n' \
+	        '$(PREFIX)' '$(LIBDIR)' '$(INCDIR)' >$@
+	@printf 'Description: realignment and projection, on OpenBLAS\n' >>$@
+	@printf 'Version: %s\nRequires: avp\nCflags: -I$${includedir}\n' \
+	        '$(VERSION)' >>$@
+	@printf 'Libs: -L$${libdir} -lavp-latent\nLibs.private: %s\n' \
+	        '$(BLASLIBS_)' >>$@
+
 # ---- tests ---------------------------------------------------------------
 
 HARNESS := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/*.c))
@@ -229,13 +239,16 @@ install: all
 	        $(DESTDIR)$(LIBDIR)/$$l.so.$(SOVERSION) && \
 	    ln -sf $$l.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/$$l.so || exit 1; \
 	done
-	install -m 644 $(B)/avp.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -m 644 $(B)/avp.pc $(if $(BLAS_SRC),$(B)/avp-latent.pc) \
+	        $(DESTDIR)$(LIBDIR)/pkgconfig/
 	install -m 755 $(B)/avpctl $(DESTDIR)$(BINDIR)/
 
 uninstall:
 	for l in $(LIBS); do rm -f $(DESTDIR)$(LIBDIR)/$$l.a \
 	        $(DESTDIR)$(LIBDIR)/$$l.so*; done
-	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/avp.pc $(DESTDIR)$(BINDIR)/avpctl
+	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/avp.pc \
+	        $(DESTDIR)$(LIBDIR)/pkgconfig/avp-latent.pc \
+	        $(DESTDIR)$(BINDIR)/avpctl
 	rm -f $(addprefix $(DESTDIR)$(INCDIR)/avp/,$(notdir $(HEADERS)))
 	-rmdir $(DESTDIR)$(INCDIR)/avp
 

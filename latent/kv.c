@@ -77,7 +77,7 @@ static int sizes(const struct avp_kv_shape *s, uint64_t *tensor,
 int avp_kv_bytes(const struct avp_kv_shape *shape, uint64_t *bytes,
 		 struct avp_reason *why)
 {
-	uint64_t tensor;
+	uint64_t tensor = 0;
 
 	return sizes(shape, &tensor, bytes, why);
 }
@@ -86,7 +86,7 @@ int avp_kv_build(struct avp_kv *kv, void *payload, uint64_t capacity,
 		 const struct avp_kv_shape *shape, struct avp_reason *why)
 {
 	uint8_t *at = payload;
-	uint64_t tensor, bytes;
+	uint64_t tensor = 0, bytes = 0;
 	int err = sizes(shape, &tensor, &bytes, why);
 
 	if (err)
@@ -121,7 +121,7 @@ int avp_kv_open(struct avp_kv *kv, const void *payload, uint64_t bytes,
 {
 	uint8_t head[AVP_KV_HEADER_BYTES];
 	struct avp_kv_shape shape;
-	uint64_t tensor, need;
+	uint64_t tensor = 0, need = 0;
 	int err;
 
 	if (bytes < sizeof(head))

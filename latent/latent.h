@@ -212,8 +212,8 @@ struct avp_kv_pages {
 };
 
 /*
- * Copies a layer's K or V out of a pool, or into it, converting when the dtypes
- * differ. The table must reach seq_len tokens and name only blocks of the pool:
+ * Copies a layer's K or V out of a pool into a cache that is being built, or out
+ * of a cache into a pool, converting when the dtypes differ. The table must reach seq_len tokens and name only blocks of the pool:
  * else AVP_SHAPE_MISMATCH and nothing was copied.
  */
 int avp_kv_from_pages(const struct avp_kv *kv, uint32_t layer,
