@@ -136,8 +136,7 @@ bool ahp__any_ready(const struct ahp_agent *agent)
 	return false;
 }
 
-/* Acknowledgements, both ways: what can be done while nothing else is. */
-static void settle_all(struct ahp_agent *agent)
+void ahp__settle_all(struct ahp_agent *agent)
 {
 	for (uint32_t i = agent->ups; i-- > 0;) {
 		struct ahp__link *link = agent->up[i];
@@ -220,7 +219,7 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
 {
 	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
 
-	settle_all(agent);
+	ahp__settle_all(agent);
 	for (unsigned spins = 1; !ready(arg); spins++) {
 		if (timeout_ns && spins % SPINS_PER_CLOCK &&
 		    agent->wait != AHP_WAIT_BLOCK) {
@@ -265,10 +264,9 @@ int ahp_agent_fd(const struct ahp_agent *agent)
 int ahp_agent_arm(struct ahp_agent *agent)
 {
 	AHP_GUARD(agent);
-	settle_all(agent);
-	/* A new value each time: peers ring once for each, and the bell for
-	 * the last one may have been taken by a call in between. */
-	avp__wake_disarm(&agent->page->messages);
+	ahp__settle_all(agent);
+	/* A new value each time: the bell for the last one may have been taken
+	 * by a call in between. */
 	avp__wake_arm(&agent->page->messages);
 	return ahp__any_ready(agent);
 }
@@ -442,7 +440,7 @@ void ahp_agent_close(struct ahp_agent *agent)
 	if (agent->guard.cookie && avp__forked(&agent->guard))
 		return close_in_child(agent);
 	if (agent->page)
-		settle_all(agent);
+		ahp__settle_all(agent);
 	ahp__names_close(agent);
 	while (agent->links)
 		ahp__link_free(agent->link[agent->links - 1]);

@@ -217,6 +217,9 @@ int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns);
 void ahp__agent_sleep(struct ahp_agent *agent, int64_t until_ns, bool for_space,
 		      bool (*ready)(void *arg), void *arg);
 
+/* Acknowledgements, both ways: what can be done while nothing else is. */
+void ahp__settle_all(struct ahp_agent *agent);
+
 /* Is a message there? */
 bool ahp__any_ready(const struct ahp_agent *agent);
 
@@ -266,8 +269,11 @@ void ahp__link_finish(struct ahp__link *link);
 void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why);
 /* Ends a link whose last held message was released. */
 void ahp__link_unview(struct ahp__link *link);
-/* Passes the segments that the peer does not know yet. 0 or AVP_QUEUE_FULL. */
-int ahp__link_pass_segments(struct ahp__link *link);
+/*
+ * Passes the segments that the peer does not know yet. 0, AVP_QUEUE_FULL when it
+ * does not read its socket, AVP_CLOSED when it is gone, AVP_NO_MEMORY.
+ */
+int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why);
 const struct avp_segment *ahp__link_import(struct ahp__link *link,
 					   uint32_t number);
 void ahp__link_ring(struct ahp__link *link);

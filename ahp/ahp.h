@@ -176,7 +176,8 @@ struct ahp_outgoing {
 	uint32_t token_limit;	 /* 0: 500 */
 	struct avp_str task_id;	 /* at most 80 bytes, as session_id */
 	struct avp_str session_id;
-	const uint8_t *message_id; /* 16 bytes; NULL: implied by its place */
+	const uint8_t *message_id; /* 16 bytes; NULL or zeros: implied by its
+				    * place */
 	int64_t expires_ns; /* from now: afterwards the reader answers EXPIRED
 			     * instead of delivering it; 0: never */
 	/*

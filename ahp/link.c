@@ -343,7 +343,8 @@ static int share(struct ahp__link *link, struct avp_reason *why)
 }
 
 static int pass_segment(struct ahp__link *link, uint32_t number,
-			const struct avp_segment *segment)
+			const struct avp_segment *segment,
+			struct avp_reason *why)
 {
 	struct wire_segment say = {
 		.head = { WIRE_MAGIC, WIRE_MAJOR, WIRE_MINOR, WIRE_SEGMENT,
@@ -352,22 +353,27 @@ static int pass_segment(struct ahp__link *link, uint32_t number,
 		.bytes = segment->bytes,
 	};
 
-	return avp_fd_send(link->sock, &say, sizeof(say), &segment->fd, 1,
-			   NULL);
+	return avp_fd_send(link->sock, &say, sizeof(say), &segment->fd, 1, why);
 }
 
-int ahp__link_pass_segments(struct ahp__link *link)
+int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why)
 {
 	struct avp_arena *arena = link->agent->pool[link->pool].arena;
 	uint64_t generation = avp_arena_generation(arena);
 	struct avp_segment segment;
 	uint32_t number;
+	int error;
 
 	while (avp_arena_segments(arena, link->passed, &number, 1)) {
 		if (avp_arena_segment(arena, number, &segment))
 			return AVP_UNKNOWN;
-		if (pass_segment(link, number, &segment))
-			return AVP_QUEUE_FULL; /* until the peer has read */
+		error = pass_segment(link, number, &segment, why);
+		if (error == AVP_AGAIN)
+			return avp__fail(why, AVP_QUEUE_FULL,
+					 "%s does not read its socket",
+					 link->peer->id);
+		if (error)
+			return error;
 		link->passed = number;
 	}
 	link->passed_generation = generation;
@@ -732,7 +738,8 @@ const struct avp_segment *ahp__link_import(struct ahp__link *link,
 			break;
 		link->views++; /* so that serving it cannot free it */
 		ahp__link_serve(link);
-		link->views--;
+		if (!--link->views && link->state == LINK_POISONED)
+			shutdown(link->sock, SHUT_WR);
 	}
 	return NULL;
 }

@@ -137,6 +137,9 @@ int ahp_observe(const char *runtime_dir, const char *name_space,
 	if (dir < 0)
 		return dir;
 	error = list_names(dir, &names, why);
+	/* Without agents there may still be the lock of one that was killed. */
+	if (!error && !names.count)
+		ahp__names_unlock(dir, ahp__names_lock(dir, NULL));
 	for (size_t i = 0; !error && i < names.count; i++) {
 		lock = ahp__names_lock(dir, why);
 		if (lock < 0) {

@@ -7,7 +7,8 @@
 #include "ring/lane_inline.h"
 #include "shm/reason.h"
 
-#define TURN_EVERY 256 /* messages between two looks at the sockets */
+#define TURN_EVERY  256 /* messages between two looks at the sockets */
+#define FIRST_SPINS 64	/* an answer that is under way comes within these */
 
 static_assert(SLOT_BYTES <= AHP_SLOT_BYTES, "a message holds its slot");
 
@@ -37,7 +38,7 @@ static const uint8_t *locate(struct ahp__link *link, uint32_t number,
 }
 
 /* The head of a long frame is not in its slot: it is copied before it is read. */
-static int read_long_head(struct ahp_message *m, uint64_t need,
+LANE_COLD static int read_long_head(struct ahp_message *m, uint64_t need,
 			  struct avp_reason *why)
 {
 	if (need > FRAME_HEAD_MAX)
@@ -73,7 +74,7 @@ static inline int read_frame(struct ahp__link *link, struct ahp_message *m,
 	return error;
 }
 
-static bool expired(const struct ahp__link *link, uint32_t expiry_ms)
+LANE_COLD static bool expired(const struct ahp__link *link, uint32_t expiry_ms)
 {
 	return (int32_t)(ahp__lane_ms(link->rx.start_ns) - expiry_ms) > 0;
 }
@@ -118,7 +119,7 @@ static inline void fill_message(struct ahp_message *m, struct ahp__link *link,
 	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
 }
 
-static void refuse(struct ahp__link *link, struct ahp_message *m,
+LANE_COLD static void refuse(struct ahp__link *link, struct ahp_message *m,
 		   enum avp_ack status, const struct avp_reason *why)
 {
 	ahp__logf(link->agent, AHP_LOG_WARNING, why->code,
@@ -137,7 +138,7 @@ static inline bool wants_answer(const struct ahp_agent *agent, uint8_t method)
 		method == AHP_PROGRESS);
 }
 
-static int hold(struct ahp__link *link, struct ahp_message *m, bool accept)
+__attribute__((noinline)) static int hold(struct ahp__link *link, struct ahp_message *m, bool accept)
 {
 	struct avp_reason why;
 	int error = ahp__acks_take(link, m->sequence, accept, m->in_place,
@@ -154,14 +155,17 @@ static int hold(struct ahp__link *link, struct ahp_message *m, bool accept)
 	return error;
 }
 
-/* A message whose body lies in the arena: found, or the link is poisoned. */
-__attribute__((noinline)) static bool
-find_body(struct ahp__link *link, struct ahp_message *m,
-	  const struct avp_slot_view *v)
+/*
+ * A message whose body lies in the arena: found, or the link is poisoned. Takes
+ * values: a pointer to the view would keep it out of registers.
+ */
+__attribute__((noinline)) static bool find_body(struct ahp__link *link,
+						struct ahp_message *m,
+						uint32_t segment, uint64_t off)
 {
 	struct avp_reason why;
 
-	m->body = locate(link, v->segment, v->offset, v->body_bytes, &why);
+	m->body = locate(link, segment, off, m->body_bytes, &why);
 	if (m->body && link->state < LINK_POISONED)
 		return true;
 	ahp__link_poison(link, &why);
@@ -181,7 +185,7 @@ static inline int deliver(struct ahp__link *link, struct ahp_message *m,
 	link->heard = true;
 	link->heard_accepted = v->accepted;
 	link->heard_released = v->released;
-	if (v->in_arena && !find_body(link, m, v))
+	if (v->in_arena && !find_body(link, m, v->segment, v->offset))
 		return 0;
 	status = judge(link, m, v, &why);
 	if (LANE_UNLIKELY(status)) {
@@ -221,13 +225,14 @@ static int take_nothing(struct ahp__link *link, uint64_t found)
 
 static inline int take_from(struct ahp__link *link, struct ahp_message *m)
 {
-	struct avp_slot_view view = { 0 };
+	struct avp_slot_view view;
 	struct avp_reason why;
 	uint64_t found = lane_arrived(&link->rx);
 	enum lane_fault fault;
 
 	if (found != link->rx.next)
 		return take_nothing(link, found);
+	memset(&view, 0, offsetof(struct avp_slot_view, copy));
 	lane_copy(&link->rx, m->slot_);
 	fault = lane_parse(m->slot_, &view);
 	if (LANE_UNLIKELY(fault)) {
@@ -245,7 +250,7 @@ static inline int take_from(struct ahp__link *link, struct ahp_message *m)
 }
 
 /* One link of those that have been idle; what speaks becomes a recent one. */
-static int take_idle(struct ahp_agent *agent, struct ahp_message *m)
+__attribute__((noinline)) static int take_idle(struct ahp_agent *agent, struct ahp_message *m)
 {
 	uint32_t at = RECENT_LINKS +
 		      agent->turn++ % (agent->ups - RECENT_LINKS);
@@ -311,6 +316,14 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 			ahp__agent_turn(agent, 0);
 		if (take_any(agent, message))
 			return 0;
+		ahp__settle_all(agent);
+		for (int i = 0; agent->wait != AHP_WAIT_BLOCK && timeout_ns &&
+				i < FIRST_SPINS;
+		     i++) {
+			__builtin_ia32_pause();
+			if (take_any(agent, message))
+				return 0;
+		}
 		if (timed && !end_ns)
 			end_ns = ahp__now_ns() + timeout_ns;
 		else if (timed)
@@ -383,10 +396,13 @@ int ahp_message_copy(const struct ahp_message *m, uint64_t off, void *to,
 
 void ahp_message_id(const struct ahp_message *m, uint8_t id[16])
 {
+	static const uint8_t none[16];
 	struct avp_slot_view view;
 
-	/* It was found good when it was taken. */
-	if (lane_parse(m->slot_, &view) == LANE_OK && view.message_id)
+	/* It was found good when it was taken. A long body's slot has room for
+	 * an id, and zeros there when none was given. */
+	if (lane_parse(m->slot_, &view) == LANE_OK && view.message_id &&
+	    memcmp(view.message_id, none, sizeof(none)))
 		memcpy(id, view.message_id, 16);
 	else
 		ahp_id_of_sequence(id, m->epoch_, m->sequence);

@@ -56,14 +56,18 @@ static int system_error(struct avp_reason *why, const char *what,
 static int open_safe(int at, const char *path, mode_t mode,
 		     struct avp_reason *why)
 {
+	bool made = !mkdirat(at, path, 0700);
 	struct stat st;
 	int fd;
 
-	if (mkdirat(at, path, mode) && errno != EEXIST)
+	if (!made && errno != EEXIST)
 		return system_error(why, "cannot make directory", path);
 	fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return system_error(why, "cannot open directory", path);
+	/* Not by mkdir: the umask would keep a group out that is let in. */
+	if (made && mode != 0700)
+		fchmod(fd, mode);
 	if (!fstat(fd, &st) && (st.st_uid == geteuid() || !st.st_uid) &&
 	    !(st.st_mode & S_IWOTH))
 		return fd;
@@ -136,8 +140,9 @@ int ahp__names_dir(const char *runtime_dir, const char *name_space,
 	top = open_runtime_dir(runtime_dir, path, sizeof(path), why);
 	if (top < 0)
 		return top;
-	fstat(top, &st);
-	fd = open_safe(top, name, st.st_mode & 0770, why);
+	/* As the directory above: for a group with setgid, which is inherited. */
+	fd = fstat(top, &st) ? system_error(why, "fstat of", path) :
+			       open_safe(top, name, st.st_mode & 02770, why);
 	close(top);
 	return fd;
 }
@@ -152,6 +157,16 @@ static bool same_file(int fd, int dir, const char *name)
 	return !fstat(fd, &held) &&
 	       !fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) &&
 	       held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+}
+
+/* Who may make names in the directory may lock it, whatever our umask. */
+static void share_lock(int fd, int dir)
+{
+	struct stat st, lock;
+
+	if (!fstat(dir, &st) && st.st_mode & S_IWGRP && !fstat(fd, &lock) &&
+	    lock.st_uid == geteuid() && !(lock.st_mode & S_IWGRP))
+		fchmod(fd, 0660);
 }
 
 int ahp__names_lock(int dir, struct avp_reason *why)
@@ -169,8 +184,10 @@ int ahp__names_lock(int dir, struct avp_reason *why)
 				return system_error(why, "cannot lock",
 						    ".lock");
 			}
-		if (same_file(fd, dir, ".lock"))
+		if (same_file(fd, dir, ".lock")) {
+			share_lock(fd, dir);
 			return fd;
+		}
 		close(fd); /* the last agent has removed it meanwhile */
 	}
 }
@@ -209,11 +226,20 @@ static void name_of(char out[AHP__NAME_BYTES], const char *id,
 	snprintf(out, AHP__NAME_BYTES, "%s%s", id, suffix);
 }
 
+/* What it listens under before anybody may find it. */
+static void hidden_name(char out[AHP__NAME_BYTES], const char *id)
+{
+	snprintf(out, AHP__NAME_BYTES, ".%s.new", id);
+}
+
 void ahp__names_remove(int dir, const char *id)
 {
 	static const char *const suffix[] = { ".sock", ".page", ".lock" };
 	char name[AHP__NAME_BYTES];
 
+	hidden_name(name, id);
+	unlinkat(dir, name, 0);
+	/* The lock last: as long as it is there, observers find the others. */
 	for (size_t i = 0; i < sizeof(suffix) / sizeof(*suffix); i++) {
 		name_of(name, id, suffix[i]);
 		unlinkat(dir, name, 0);
@@ -328,7 +354,7 @@ static int listen_as(struct ahp_agent *agent, struct avp_reason *why)
 	char name[AHP__NAME_BYTES], hidden[AHP__NAME_BYTES];
 	int fd;
 
-	snprintf(hidden, sizeof(hidden), ".%s.new", agent->id);
+	hidden_name(hidden, agent->id);
 	name_of(name, agent->id, ".sock");
 	unlinkat(agent->dir, hidden, 0);
 	fd = make_socket(agent->dir, hidden, &address, why);

@@ -91,34 +91,36 @@ int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
 	return 0;
 }
 
-static inline int find_link(struct ahp_agent *agent, const struct ahp_outgoing *m,
-		     int64_t timeout_ns, struct ahp__link **link,
-		     struct avp_reason *why)
+/* The link is not up, or the target was named: look it up, or make it. */
+LANE_COLD static int find_link(struct ahp_agent *agent,
+			       const struct ahp_outgoing *m, int64_t timeout_ns,
+			       struct ahp__link **link, struct avp_reason *why)
 {
 	struct ahp__peer *peer = ahp__peer_at(agent, m->peer);
+	const char *id = peer ? peer->id : m->target;
+	uint32_t number;
 	int error;
 
-	if (LANE_LIKELY(peer && peer->link && peer->link->state == LINK_UP)) {
-		*link = peer->link;
-		return 0;
+	if (!peer && id) {
+		peer = ahp__peer_at(agent, ahp__peer_find(agent, id));
+		if (peer && peer->link && peer->link->state == LINK_UP) {
+			*link = peer->link;
+			return 0;
+		}
 	}
-	if (!peer) {
-		uint32_t number = m->target ? ahp__peer_find(agent, m->target) :
-					      0;
+	error = ahp_connect(agent, id, timeout_ns, &number, why);
+	if (!error)
+		*link = ahp__peer_at(agent, number)->link;
+	return error;
+}
 
-		peer = ahp__peer_at(agent, number);
-	}
-	if (!peer || !peer->link || peer->link->state != LINK_UP) {
-		error = ahp_connect(agent, peer ? peer->id : m->target,
-				    timeout_ns, NULL, why);
-		if (error)
-			return error;
-		peer = ahp__peer_at(
-			agent,
-			ahp__peer_find(agent, peer ? peer->id : m->target));
-	}
-	*link = peer->link;
-	return 0;
+static inline struct ahp__link *link_up(const struct ahp_agent *agent,
+					uint32_t number)
+{
+	const struct ahp__peer *peer = ahp__peer_at(agent, number);
+
+	return peer && peer->link && peer->link->state == LINK_UP ? peer->link :
+								    NULL;
 }
 
 /* ---- room ---------------------------------------------------------------------- */
@@ -147,7 +149,7 @@ static bool room_decided(void *arg)
 	       has_room(link, wait->lent_bytes);
 }
 
-static int no_room(const struct ahp__link *link, struct avp_reason *why)
+LANE_COLD static int no_room(const struct ahp__link *link, struct avp_reason *why)
 {
 	uint32_t outstanding = avp_ledger_outstanding(link->ledger);
 
@@ -169,7 +171,7 @@ static int no_room(const struct ahp__link *link, struct avp_reason *why)
 }
 
 /* Waits until the link of a peer, which may be another by then, has room. */
-static int wait_for_room(struct ahp_agent *agent, struct ahp__link **link,
+LANE_COLD static int wait_for_room(struct ahp_agent *agent, struct ahp__link **link,
 			 uint64_t lent_bytes, int64_t timeout_ns,
 			 struct avp_reason *why)
 {
@@ -291,7 +293,6 @@ static inline void publish(struct ahp_agent *agent, struct ahp__link *link,
 	avp_ledger_add(link->ledger, sequence, body, body != 0);
 	agent->stats.in_flight++;
 	agent->stats.sent++;
-	link->unflushed = 0; /* acknowledgements rode along */
 }
 
 /* Beyond 24 days, half of what the slot's word can tell: never, which is 0. */
@@ -387,7 +388,7 @@ static void fill_long(struct slot *slot, const struct ahp__link *link,
 			slot->inline_bytes);
 }
 
-static int publish_long(struct ahp_agent *agent, struct ahp__link *link,
+__attribute__((noinline)) static int publish_long(struct ahp_agent *agent, struct ahp__link *link,
 			const struct ahp_outgoing *m, struct avp_reason *why)
 {
 	struct cargo cargo = { 0 };
@@ -396,10 +397,10 @@ static int publish_long(struct ahp_agent *agent, struct ahp__link *link,
 
 	if (error)
 		return error;
-	if (ahp__link_pass_segments(link)) {
+	error = ahp__link_pass_segments(link, why);
+	if (error) {
 		ahp__body_unref(agent, cargo.body);
-		return avp__fail(why, AVP_QUEUE_FULL,
-				 "%s does not read its socket", link->peer->id);
+		return error;
 	}
 	slot = lane_claim(&link->tx); /* has_room() has seen it */
 	fill_long(slot, link, m, &cargo);
@@ -420,7 +421,7 @@ static inline bool message_ok(const struct ahp_outgoing *m)
 			      m->body_bytes <= FRAME_PAYLOAD_MAX));
 }
 
-static int check_message(const struct ahp_agent *agent,
+LANE_COLD static int check_message(const struct ahp_agent *agent,
 			 const struct ahp_outgoing *m, struct avp_reason *why)
 {
 	if (m->method < AHP_TASK || m->method > AHP_TOKEN_RESPONSE ||
@@ -478,19 +479,22 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	int error;
 
 	AHP_GUARD(agent);
-	if (!message_ok(m)) {
+	if (LANE_UNLIKELY(!message_ok(m))) {
 		error = check_message(agent, m, why);
 		if (error)
 			return error;
 	}
-	if (++agent->polls >= TURN_EVERY)
+	if (LANE_UNLIKELY(++agent->polls >= TURN_EVERY))
 		ahp__agent_turn(agent, 0);
-	error = find_link(agent, m, timeout_ns, &link, why);
-	if (error)
-		return error;
+	link = link_up(agent, m->peer);
+	if (LANE_UNLIKELY(!link)) {
+		error = find_link(agent, m, timeout_ns, &link, why);
+		if (error)
+			return error;
+	}
 	in_slot = fits_slot(m);
 	lent_bytes = in_slot ? 0 : lent_by(agent, m);
-	if (!has_room(link, lent_bytes)) {
+	if (LANE_UNLIKELY(!has_room(link, lent_bytes))) {
 		error = wait_for_room(agent, &link, lent_bytes, timeout_ns,
 				      why);
 		if (error)

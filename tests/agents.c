@@ -40,9 +40,9 @@ int agents_names_left(void)
 struct ahp_agent *agent_open(const char *id,
 			     const struct ahp_agent_options *more)
 {
-	struct ahp_agent_options options = { 0 };
+	struct ahp_agent_options options = {0};
 	struct ahp_agent *agent;
-	struct avp_reason why = { 0 };
+	struct avp_reason why = {0};
 
 	if (more)
 		options = *more;
@@ -93,7 +93,7 @@ int agent_say(struct ahp_agent *agent, const char *to, const char *text,
 int agent_lend(struct ahp_agent *agent, const char *to, uint64_t bytes,
 	       uint32_t seed, struct ahp_receipt *receipt)
 {
-	struct ahp_outgoing m = { .target = to, .method = AHP_TASK };
+	struct ahp_outgoing m = {.target = to, .method = AHP_TASK};
 	struct ahp_loan loan;
 	int error = ahp_loan(agent, to, bytes, 0, &loan, NULL);
 

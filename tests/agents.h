@@ -61,13 +61,13 @@ void agent_log(void *arg, enum ahp_log_level level, int code, const char *agent,
 	       const char *task, const char *text);
 
 /* In a child: an assertion that ends it. */
-#define CHECK(condition)                                             \
-	do {                                                         \
-		if (!(condition)) {                                  \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__,     \
-				__LINE__, #condition);               \
-			_exit(1);                                    \
-		}                                                    \
+#define CHECK(condition)                                                   \
+	do {                                                               \
+		if (!(condition)) {                                        \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, \
+				#condition);                               \
+			_exit(1);                                          \
+		}                                                          \
 	} while (0)
 
 /* Forks a child that runs and exits with 0; finish asserts that it did. */

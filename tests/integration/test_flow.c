@@ -31,9 +31,9 @@ static void close_pair(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-static const struct ahp_agent_options small = { .window = WINDOW };
-static const struct ahp_agent_options careful = { .flags = AHP_EXPLICIT_ACK,
-						  .window = WINDOW };
+static const struct ahp_agent_options small = {.window = WINDOW};
+static const struct ahp_agent_options careful = {.flags = AHP_EXPLICIT_ACK,
+						 .window = WINDOW};
 
 static bool same_str(struct avp_str s, const char *text)
 {
@@ -46,8 +46,8 @@ static void inline_both_ways(void)
 		.target = "b",
 		.method = AHP_TASK,
 		.token_limit = 321,
-		.task_id = { "task-1", 6 },
-		.session_id = { "session-1", 9 },
+		.task_id = {"task-1", 6},
+		.session_id = {"session-1", 9},
 		.body = "{\"q\": 1}",
 		.body_bytes = 8,
 	};
@@ -70,7 +70,7 @@ static void inline_both_ways(void)
 	CU_ASSERT_FALSE(m.redelivered);
 	CU_ASSERT_STRING_EQUAL(ahp_peer_id(b, m.peer), "a");
 
-	task = (struct ahp_outgoing){ .peer = m.peer, .method = AHP_RESULT };
+	task = (struct ahp_outgoing){.peer = m.peer, .method = AHP_RESULT};
 	CU_ASSERT_EQUAL(ahp_send(b, &task, 0, NULL, NULL), 0);
 	ahp_release(b, &m);
 	CU_ASSERT_EQUAL_FATAL(ahp_receive(a, &m, 0), 0);
@@ -96,12 +96,12 @@ static void every_length(void)
 			struct ahp_outgoing out = {
 				.target = "b",
 				.method = AHP_PROGRESS,
-				.task_id = { task, ids },
-				.session_id = { task, ids / 2 },
+				.task_id = {task, ids},
+				.session_id = {task, ids / 2},
 				.body = body,
 				.body_bytes = n,
-				.message_id = n % 3 ? NULL :
-						      (const uint8_t *)body,
+				.message_id =
+					n % 3 ? NULL : (const uint8_t *)body,
 			};
 			struct ahp_message m;
 
@@ -109,8 +109,7 @@ static void every_length(void)
 					      0);
 			CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &m, 0), 0);
 			if (m.body_bytes != n || memcmp(m.body, body, n) ||
-			    m.task_id.len != ids ||
-			    m.session_id.len != ids / 2)
+			    m.task_id.len != ids || m.session_id.len != ids / 2)
 				CU_FAIL("a message arrived changed");
 			ahp_release(b, &m);
 		}
@@ -121,19 +120,53 @@ static void every_length(void)
 	close_pair();
 }
 
+/* Given, it is what was given; else it follows from the place, and never repeats. */
+static void message_ids(void)
+{
+	static const uint8_t given[16] = {9, 8, 7, 6, 5, 4, 3, 2,
+					  1, 2, 3, 4, 5, 6, 7, 8};
+	static uint8_t body[300];
+	uint8_t id[8][16];
+	struct ahp_message m;
+
+	open_pair(NULL, NULL);
+	for (unsigned i = 0; i < 8; i++) {
+		struct ahp_outgoing out = {
+			.target = "b",
+			.method = AHP_TASK,
+			.body = body,
+			.body_bytes = i & 1 ? sizeof(body) : 8,
+			.message_id = i & 2 ? given : NULL,
+		};
+
+		CU_ASSERT_EQUAL(ahp_send(a, &out, 0, NULL, NULL), 0);
+		CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &m, 0), 0);
+		ahp_message_id(&m, id[i]);
+		CU_ASSERT_EQUAL(!memcmp(id[i], given, 16), !!(i & 2));
+		if (!(i & 2)) {
+			CU_ASSERT_EQUAL(id[i][6] >> 4, 8);
+			CU_ASSERT_EQUAL(id[i][8] >> 6, 2);
+		}
+		for (unsigned j = 0; j < i; j++)
+			CU_ASSERT(i & 2 || memcmp(id[i], id[j], 16));
+		ahp_release(b, &m);
+	}
+	close_pair();
+}
+
 /* ---- acknowledgements ---------------------------------------------------------- */
 
 static void explicit_acks_out_of_order(void)
 {
-	static const int order[] = { 5, 0, 15, 1, 9, 2, 3, 14,
-				     4, 6, 13, 7, 8, 10, 12, 11 };
+	static const int order[] = {5, 0, 15, 1, 9, 2,	3,  14,
+				    4, 6, 13, 7, 8, 10, 12, 11};
 	struct ahp_receipt receipt[WINDOW];
 	struct ahp_message m[WINDOW];
 
 	open_pair(&small, &careful);
 	for (int i = 0; i < WINDOW; i++)
-		CU_ASSERT_EQUAL(i % 2 ? agent_lend(a, "b", 300, i, &receipt[i]) :
-					agent_say(a, "b", "x", &receipt[i]),
+		CU_ASSERT_EQUAL(i % 2 ? agent_lend(a, "b", 300, i, &receipt[i])
+				      : agent_say(a, "b", "x", &receipt[i]),
 				0);
 	for (int i = 0; i < WINDOW; i++)
 		CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &m[i], 0), 0);
@@ -143,9 +176,8 @@ static void explicit_acks_out_of_order(void)
 		for (int j = i; j < WINDOW; j++)
 			CU_ASSERT_EQUAL(ahp_status(a, &receipt[order[j]]),
 					AVP_AGAIN);
-		CU_ASSERT_EQUAL(n % 5 ? ahp_accept(b, &m[n]) :
-					ahp_reject(b, &m[n]),
-				0);
+		CU_ASSERT_EQUAL(
+			n % 5 ? ahp_accept(b, &m[n]) : ahp_reject(b, &m[n]), 0);
 		CU_ASSERT_EQUAL(ahp_accept(b, &m[n]), AVP_USAGE);
 		CU_ASSERT_EQUAL(ahp_reject(b, &m[n]), AVP_USAGE);
 		CU_ASSERT_EQUAL(ahp_status(a, &receipt[n]),
@@ -162,7 +194,7 @@ static void explicit_acks_out_of_order(void)
 
 static void releases_out_of_order(void)
 {
-	static const int order[] = { 3, 0, 7, 1, 2, 6, 5, 4 };
+	static const int order[] = {3, 0, 7, 1, 2, 6, 5, 4};
 	struct ahp_message m[8];
 	uint64_t lent;
 
@@ -195,18 +227,18 @@ static void releases_out_of_order(void)
 /* One message is held while thousands of others come, are read and go. */
 static void pass_straggler(const struct ahp_agent_options *of_b, bool lent)
 {
-	struct ahp_receipt receipt, last = { 0 };
+	struct ahp_receipt receipt, last = {0};
 	struct ahp_message held, m;
 	bool explicit_ack = of_b->flags & AHP_EXPLICIT_ACK;
 
 	open_pair(&small, of_b);
-	CU_ASSERT_EQUAL(lent ? agent_lend(a, "b", 4000, 99, &receipt) :
-			       agent_say(a, "b", "held", &receipt),
+	CU_ASSERT_EQUAL(lent ? agent_lend(a, "b", 4000, 99, &receipt)
+			     : agent_say(a, "b", "held", &receipt),
 			0);
 	CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &held, 0), 0);
 	for (uint32_t i = 0; i < 5000; i++) {
-		int error = i % 3 ? agent_say(a, "b", "x", &last) :
-				    agent_lend(a, "b", 700, i, &last);
+		int error = i % 3 ? agent_say(a, "b", "x", &last)
+				  : agent_lend(a, "b", 700, i, &last);
 
 		CU_ASSERT_EQUAL_FATAL(error, 0);
 		CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &m, 0), 0);
@@ -249,13 +281,32 @@ static void straggler_not_released(void)
 	pass_straggler(&small, true);
 }
 
+/*
+ * A only sends, B answers each message: A never reads the acknowledgements that
+ * ride on B's answers, so they must reach it by B's ack line too.
+ */
+static void sender_that_never_receives(void)
+{
+	int refused = 0;
+
+	open_pair(&small, NULL);
+	for (int i = 0; i < 200; i++) {
+		refused += agent_say(a, "b", "task", NULL) != 0;
+		refused += !agent_hears(b, "task");
+		refused += agent_say(b, "a", "answer", NULL) != 0;
+		ahp_agent_run(b, 0);
+	}
+	CU_ASSERT_EQUAL(refused, 0);
+	close_pair();
+}
+
 /* ---- bounds -------------------------------------------------------------------- */
 
 static void full_window(void)
 {
 	struct ahp_message m[WINDOW];
 	struct avp_reason why;
-	struct ahp_outgoing out = { .target = "b", .method = AHP_TASK };
+	struct ahp_outgoing out = {.target = "b", .method = AHP_TASK};
 
 	open_pair(&small, &careful);
 	for (int lap = 0; lap < 3; lap++) {
@@ -278,7 +329,7 @@ static void full_window(void)
 
 static void full_by_bytes(void)
 {
-	const struct ahp_agent_options tight = { .quota_bytes = 8 * MIB };
+	const struct ahp_agent_options tight = {.quota_bytes = 8 * MIB};
 	struct ahp_agent *c;
 	struct ahp_message m[2];
 
@@ -307,8 +358,8 @@ static void full_by_bytes(void)
 /* Room that came back between the loan and its sending counts. */
 static void room_after_loan(void)
 {
-	const struct ahp_agent_options tight = { .quota_bytes = 8 * MIB };
-	struct ahp_outgoing out = { .target = "b", .method = AHP_TASK };
+	const struct ahp_agent_options tight = {.quota_bytes = 8 * MIB};
+	struct ahp_outgoing out = {.target = "b", .method = AHP_TASK};
 	struct ahp_loan loan;
 	struct ahp_message m;
 
@@ -334,11 +385,12 @@ static void quota(void)
 		.first_segment_bytes = MIB,
 	};
 	struct ahp_loan loan[64], more;
-	struct avp_reason why = { 0 };
+	struct avp_reason why = {0};
 	int n = 0, error = 0;
 
 	open_pair(&tight, NULL);
-	while (n < 64 && !(error = ahp_loan(a, NULL, 100000, 0, &loan[n], &why)))
+	while (n < 64 &&
+	       !(error = ahp_loan(a, NULL, 100000, 0, &loan[n], &why)))
 		n++;
 	CU_ASSERT_EQUAL(error, AVP_NO_MEMORY);
 	CU_ASSERT_PTR_NOT_NULL(strstr(why.text, "quota"));
@@ -361,7 +413,7 @@ static void quota(void)
 
 static void loans_are_aligned(void)
 {
-	static const uint64_t sizes[] = { 0, 1, 63, 4096, 100000, 3 * MIB };
+	static const uint64_t sizes[] = {0, 1, 63, 4096, 100000, 3 * MIB};
 	struct ahp_loan loan;
 
 	open_pair(NULL, NULL);
@@ -390,9 +442,8 @@ static void one_loan_to_many(void)
 	struct ahp_agent *reader[5];
 	struct ahp_message m[5];
 	struct ahp_loan loan;
-	struct ahp_outgoing out = { .method = AHP_TASK,
-				    .flags = AHP_KEEP_LOAN };
-	char id[5][4];
+	struct ahp_outgoing out = {.method = AHP_TASK, .flags = AHP_KEEP_LOAN};
+	char id[5][16];
 
 	a = agent_open("a", NULL);
 	CU_ASSERT_EQUAL(ahp_loan(a, NULL, 100000, 0, &loan, NULL), 0);
@@ -436,10 +487,10 @@ static void one_loan_to_many(void)
 
 static void expired(void)
 {
-	struct ahp_outgoing out = { .target = "b", .method = AHP_TASK };
-	static const int64_t late[] = { 1, -1, -SECOND_NS };
-	static const int64_t never[] = { 0, 3600 * SECOND_NS,
-					 50000000 * SECOND_NS, AHP_FOREVER };
+	struct ahp_outgoing out = {.target = "b", .method = AHP_TASK};
+	static const int64_t late[] = {1, -1, -SECOND_NS};
+	static const int64_t never[] = {0, 3600 * SECOND_NS,
+					50000000 * SECOND_NS, AHP_FOREVER};
 	struct ahp_receipt receipt;
 	struct ahp_message m;
 
@@ -464,7 +515,7 @@ static void expired(void)
 static void closed_with_things_held(void)
 {
 	struct ahp_receipt inline_receipt, lent_receipt, last;
-	struct ahp_message m, m2;
+	struct ahp_message m, m2, view;
 	struct ahp_loan loan;
 
 	open_pair(NULL, &careful);
@@ -474,8 +525,12 @@ static void closed_with_things_held(void)
 	CU_ASSERT_EQUAL(agent_lend(a, "b", 9000, 1, &last), 0);
 	CU_ASSERT_EQUAL(ahp_receive(b, &m, 0), 0);
 	CU_ASSERT_EQUAL(ahp_receive(b, &m2, 0), 0);
+	/* What we look at in its memory does not keep ours from coming back. */
+	CU_ASSERT_EQUAL(agent_lend(b, "a", 9000, 2, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_receive(a, &view, 0), 0);
 	ahp_agent_close(b);
 	ahp_agent_run(a, 0);
+	CU_ASSERT(pattern_is(view.body, 9000, 2));
 	CU_ASSERT_EQUAL(ahp_status(a, &inline_receipt), AVP_CLOSED);
 	CU_ASSERT_EQUAL(ahp_status(a, &lent_receipt), AVP_CLOSED);
 	CU_ASSERT_EQUAL(ahp_status(a, &last), AVP_CLOSED);
@@ -487,6 +542,7 @@ static void closed_with_things_held(void)
 	agents_link(a, b);
 	CU_ASSERT_EQUAL(agent_say(a, "b", "again", NULL), 0);
 	CU_ASSERT(agent_hears(b, "again"));
+	ahp_release(a, &view);
 	close_pair();
 }
 
@@ -544,7 +600,7 @@ static void sender_closes_first(void)
 
 static void refused(const struct ahp_outgoing *out, int answer)
 {
-	struct avp_reason why = { 0 };
+	struct avp_reason why = {0};
 
 	CU_ASSERT_EQUAL(ahp_send(a, out, 0, NULL, &why), answer);
 	CU_ASSERT_EQUAL(why.code, answer);
@@ -560,33 +616,33 @@ static void invalid_messages(void)
 	memset(long_id, 'i', sizeof(long_id));
 	open_pair(NULL, NULL);
 	CU_ASSERT_EQUAL(ahp_loan(a, NULL, 1000, 0, &loan, NULL), 0);
-#define REFUSED(answer, ...)                                             \
-	(out = (struct ahp_outgoing){ .target = "b", .method = AHP_TASK, \
-				      __VA_ARGS__ },                     \
+#define REFUSED(answer, ...)                             \
+	(out = (struct ahp_outgoing){.target = "b",      \
+				     .method = AHP_TASK, \
+				     __VA_ARGS__},       \
 	 refused(&out, answer))
 	REFUSED(AVP_INVALID_MESSAGE, .kind = 2);
 	REFUSED(AVP_INVALID_MESSAGE, .flags = 4);
 	REFUSED(AVP_INVALID_MESSAGE, .reserved[1] = 1);
-	REFUSED(AVP_INVALID_MESSAGE, .task_id = { long_id, 81 });
-	REFUSED(AVP_INVALID_MESSAGE, .session_id = { long_id, 81 });
-	REFUSED(AVP_INVALID_MESSAGE, .body = long_id,
-		.body_bytes = UINT64_MAX);
+	REFUSED(AVP_INVALID_MESSAGE, .task_id = {long_id, 81});
+	REFUSED(AVP_INVALID_MESSAGE, .session_id = {long_id, 81});
+	REFUSED(AVP_INVALID_MESSAGE, .body = long_id, .body_bytes = UINT64_MAX);
 	REFUSED(AVP_INVALID_MESSAGE, .body = long_id,
 		.body_bytes = UINT64_MAX - 100);
 	REFUSED(AVP_USAGE, .loan = &loan, .body = loan.data,
 		.body_bytes = 1001);
 	REFUSED(AVP_USAGE, .loan = &loan, .body = long_id, .body_bytes = 10);
-	REFUSED(AVP_USAGE, .loan = &(struct ahp_loan){ .handle = 9999 });
-	REFUSED(AVP_USAGE, .loan = &(struct ahp_loan){ 0 });
+	REFUSED(AVP_USAGE, .loan = &(struct ahp_loan){.handle = 9999});
+	REFUSED(AVP_USAGE, .loan = &(struct ahp_loan){0});
 	copy = loan;
 	ahp_loan_release(a, &loan);
 	REFUSED(AVP_USAGE, .loan = &copy, .body = copy.data, .body_bytes = 10);
 #undef REFUSED
-	out = (struct ahp_outgoing){ .target = "b", .method = 8 };
+	out = (struct ahp_outgoing){.target = "b", .method = 8};
 	CU_ASSERT_EQUAL(ahp_send(a, &out, 0, NULL, NULL), AVP_INVALID_MESSAGE);
 	out.method = 0;
 	CU_ASSERT_EQUAL(ahp_send(a, &out, 0, NULL, NULL), AVP_INVALID_MESSAGE);
-	out = (struct ahp_outgoing){ .peer = 77, .method = AHP_TASK };
+	out = (struct ahp_outgoing){.peer = 77, .method = AHP_TASK};
 	CU_ASSERT_EQUAL(ahp_send(a, &out, 0, NULL, NULL), AVP_USAGE);
 	CU_ASSERT_EQUAL(agent_stats(a).sent, 0);
 	CU_ASSERT_EQUAL(agent_stats(a).bytes_lent, 0);
@@ -600,7 +656,7 @@ static void fair_turns(void)
 {
 	enum { PEERS = 12, EACH = 900 };
 	struct ahp_agent *peer[PEERS];
-	unsigned heard[PEERS] = { 0 }, first = 0;
+	unsigned heard[PEERS] = {0}, first = 0;
 	struct ahp_message m;
 	char id[16];
 
@@ -610,9 +666,8 @@ static void fair_turns(void)
 		peer[i] = agent_open(id, NULL);
 		agents_link(peer[i], a);
 		for (int n = 0; n < EACH; n++)
-			CU_ASSERT_EQUAL_FATAL(agent_say(peer[i], "a", "x",
-							NULL),
-					      0);
+			CU_ASSERT_EQUAL_FATAL(
+				agent_say(peer[i], "a", "x", NULL), 0);
 	}
 	for (unsigned n = 0; n < PEERS * EACH; n++) {
 		CU_ASSERT_EQUAL_FATAL(ahp_receive(a, &m, 0), 0);
@@ -634,8 +689,10 @@ static void fair_turns(void)
 int main(void)
 {
 	static const struct test tests[] = {
+		TEST(sender_that_never_receives),
 		TEST(inline_both_ways),
 		TEST(every_length),
+		TEST(message_ids),
 		TEST(explicit_acks_out_of_order),
 		TEST(releases_out_of_order),
 		TEST(straggler_not_accepted),
@@ -652,7 +709,7 @@ int main(void)
 		TEST(sender_closes_first),
 		TEST(invalid_messages),
 		TEST(fair_turns),
-		{ 0 },
+		{0},
 	};
 
 	agents_begin();
