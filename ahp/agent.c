@@ -191,18 +191,22 @@ static int64_t longest_sleep(const struct ahp_agent *agent, int64_t until_ns)
 void ahp__agent_sleep(struct ahp_agent *agent, int64_t until_ns, bool for_space,
 		      bool (*ready)(void *arg), void *arg)
 {
-	int64_t left = longest_sleep(agent, until_ns);
+	int64_t left = longest_sleep(agent, until_ns), begin_ns = 0;
 	int calls = 1;
 
 	avp__wake_arm(&agent->page->messages);
 	if (for_space)
 		avp__wake_arm(&agent->page->space);
-	if (!ready(arg))
+	if (!ready(arg)) {
+		begin_ns = ahp__now_ns();
 		calls = ahp__agent_turn(agent, left);
+	}
 	avp__wake_disarm(&agent->page->messages);
 	avp__wake_disarm(&agent->page->space);
-	/* Found after the whole safety time, and no bell is there for it. */
-	if (!calls && left == SAFETY_NS && ready(arg) &&
+	/* Found after the whole safety time, and no bell is there for it. (A
+	 * turn may end early without a call, as after a signal.) */
+	if (!calls && left == SAFETY_NS &&
+	    ahp__now_ns() - begin_ns >= SAFETY_NS && ready(arg) &&
 	    !avp_loop_run(agent->loop, 0))
 		agent->stats.late_wakes++;
 }
