@@ -34,7 +34,8 @@ BLASLIBS_ = -lopenblas
 # What stands where. cmd_*.c are parts of avpctl, whichever folder they are in;
 # the files of latent/ that need BLAS make a library of their own.
 HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/str.h codec/json.h \
-            codec/hello.h codec/codec.h latent/latent.h ahp/message.h ahp/ahp.h
+            codec/hello.h codec/codec.h latent/latent.h ahp/message.h ahp/dlq.h \
+            ahp/config.h ahp/ahp.h
 HEADERS  := $(wildcard $(HEADERS))
 CMD_SRC  := $(wildcard */cmd_*.c) gateway/avpctl.c
 BLAS_SRC := $(wildcard latent/realign*.c latent/project*.c)
