@@ -65,8 +65,9 @@ struct ahp_dlq_options {
 	uint32_t size;	/* sizeof(struct ahp_dlq_options) */
 	uint32_t flags; /* AHP_DLQ_* */
 	/*
-	 * The queue's directory, made if it is missing, as are those above it;
-	 * it has to be ours and not writable by others. NULL: ahp_dlq_dir().
+	 * Where queues lie, one directory for each namespace; made if missing.
+	 * The namespace's own has to be ours and not writable by others. NULL:
+	 * $XDG_STATE_HOME/avp/dlq, else ~/.local/state/avp/dlq.
 	 */
 	const char *dir;
 	const char *name_space; /* NULL: $AVP_NAMESPACE, else "default" */
@@ -77,12 +78,11 @@ struct ahp_dlq_options {
 struct ahp_dlq;
 
 /*
- * The directory of a namespace (NULL as above) when none is configured:
- * $XDG_STATE_HOME/avp/dlq/NAMESPACE, else ~/.local/state/avp/dlq/NAMESPACE.
- * Returns the length of path; AVP_USAGE for a bad name, or when it does not fit;
- * AVP_IO without a home directory.
+ * The directory of a namespace's queue, DIR/NAMESPACE, with dir and name_space
+ * as above. Returns the length of path; AVP_USAGE for a bad name, or when it does
+ * not fit, or without a home directory.
  */
-int ahp_dlq_dir(const char *name_space, char *path, size_t cap,
+int ahp_dlq_dir(const char *dir, const char *name_space, char *path, size_t cap,
 		struct avp_reason *why);
 
 /* Opens a queue, made if need be, and repairs it. options may be NULL. */
