@@ -9,6 +9,7 @@ PREFIX    ?= /usr/local
 LIBDIR    ?= $(PREFIX)/lib
 INCDIR    ?= $(PREFIX)/include
 BINDIR    ?= $(PREFIX)/bin
+DOCDIR    ?= $(PREFIX)/share/doc/avp
 CFLAGS    ?= -O2 -g
 VARIANT   ?=
 B         := build$(if $(VARIANT),/$(VARIANT))
@@ -230,7 +231,7 @@ LIBS := libavp $(if $(BLAS_SRC),libavp-latent)
 FORCE:
 install: all
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)/avp \
-	        $(DESTDIR)$(BINDIR)
+	        $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR)
 	install -m 644 $(HEADERS) $(DESTDIR)$(INCDIR)/avp/
 	for l in $(LIBS); do \
 	    install -m 644 $(B)/$$l.a $(DESTDIR)$(LIBDIR)/ && \
@@ -243,6 +244,7 @@ install: all
 	install -m 644 $(B)/avp.pc $(if $(BLAS_SRC),$(B)/avp-latent.pc) \
 	        $(DESTDIR)$(LIBDIR)/pkgconfig/
 	install -m 755 $(B)/avpctl $(DESTDIR)$(BINDIR)/
+	install -m 644 ahp/avp.example.yaml $(DESTDIR)$(DOCDIR)/
 
 uninstall:
 	for l in $(LIBS); do rm -f $(DESTDIR)$(LIBDIR)/$$l.a \
@@ -251,7 +253,8 @@ uninstall:
 	        $(DESTDIR)$(LIBDIR)/pkgconfig/avp-latent.pc \
 	        $(DESTDIR)$(BINDIR)/avpctl
 	rm -f $(addprefix $(DESTDIR)$(INCDIR)/avp/,$(notdir $(HEADERS)))
-	-rmdir $(DESTDIR)$(INCDIR)/avp
+	rm -f $(DESTDIR)$(DOCDIR)/avp.example.yaml
+	-rmdir $(DESTDIR)$(INCDIR)/avp $(DESTDIR)$(DOCDIR)
 
 clean:
 	rm -rf build

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The keys of the configuration, which file counts, and what follows from it. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <avp/config.h>
+
+#include "ahp/config_table.h"
+#include "shm/reason.h"
+
+#define SECOND	  UINT64_C(1000000000)
+#define DAY	  (86400 * SECOND)
+#define KIB	  UINT64_C(1024)
+#define MIB	  (KIB * KIB)
+#define TIB	  (MIB * MIB)
+#define AT(field) offsetof(struct ahp_config, field)
+#define PATH_MAX_ (AHP_CONFIG_PATH - 1)
+
+static const char *const ack_words[] = {"auto", "explicit", NULL};
+static const char *const wait_words[] = {"adaptive", "busy", "block", NULL};
+static const char *const full_words[] = {"refuse", "drop_oldest", NULL};
+
+static const struct config_key ahp_keys[] = {
+	{"token_limit", CONFIG_UINT, 0, AT(token_limit), 1, INT32_MAX, 0, 0},
+	{"task_timeout", CONFIG_TIME, 0, AT(task_timeout_ns), SECOND / 1000,
+	 365 * DAY, 0, 0},
+	{"heartbeat_interval", CONFIG_TIME, 0, AT(heartbeat_interval_ns),
+	 SECOND / 10, DAY, 0, 0},
+	{"max_retries", CONFIG_UINT, 0, AT(max_retries), 0, 1000, 0, 0},
+	{"retry_delay", CONFIG_TIME, 0, AT(retry_delay_ns), 0, DAY, 0, 0},
+	{"namespace", CONFIG_NAME, 0, AT(name_space), 1, AHP_ID_BYTES, 0, 0},
+	{"runtime_dir", CONFIG_PATH, 0, AT(runtime_dir), 1, PATH_MAX_, 0, 0},
+	{"ack", CONFIG_WORD, 0, AT(explicit_ack), 0, 0, ack_words, 0},
+	{"allowed_uids", CONFIG_UIDS, 0, AT(allowed_uids), 0, AHP_CONFIG_UIDS,
+	 0, AT(allowed_uid_count)},
+	{0},
+};
+
+static const struct config_key shm_keys[] = {
+	{"quota", CONFIG_BYTES, 0, AT(quota_bytes), MIB, 64 * TIB, 0, 0},
+	{"first_segment", CONFIG_BYTES, 0, AT(first_segment_bytes), 64 * KIB,
+	 TIB, 0, 0},
+	{"huge_pages", CONFIG_BOOL, 0, AT(huge_pages), 0, 0, 0, 0},
+	{"lock", CONFIG_BOOL, 0, AT(lock), 0, 0, 0, 0},
+	{"prefault", CONFIG_BOOL, 0, AT(prefault), 0, 0, 0, 0},
+	{"strict", CONFIG_BOOL, 0, AT(strict), 0, 0, 0, 0},
+	{0},
+};
+
+static const struct config_key ring_keys[] = {
+	{"window", CONFIG_UINT, CONFIG_POWER_OF_2, AT(window), 16, 65536, 0, 0},
+	{"wait", CONFIG_WORD, 0, AT(wait), 0, 0, wait_words, 0},
+	{0},
+};
+
+static const struct config_key dlq_keys[] = {
+	{"dir", CONFIG_PATH, 0, AT(dlq_dir), 1, PATH_MAX_, 0, 0},
+	{"max_bytes", CONFIG_BYTES, 0, AT(dlq_max_bytes), AHP_DLQ_MIN_BYTES,
+	 64 * TIB, 0, 0},
+	{"when_full", CONFIG_WORD, 0, AT(dlq_when_full), 0, 0, full_words, 0},
+	{0},
+};
+
+static const struct config_section sections[] = {
+	{"ahp", ahp_keys},
+	{"shm", shm_keys},
+	{"ring", ring_keys},
+	{"dlq", dlq_keys},
+	{"latent", NULL},
+	{"gateway", NULL},
+	{0},
+};
+
+void ahp_config_defaults(struct ahp_config *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->token_limit = AHP_DEFAULT_TOKEN_LIMIT;
+	c->max_retries = 3;
+	c->task_timeout_ns = 60 * (int64_t)SECOND;
+	c->heartbeat_interval_ns = 30 * (int64_t)SECOND;
+	c->retry_delay_ns = (int64_t)SECOND;
+	c->huge_pages = true;
+	c->dlq_max_bytes = AHP_DLQ_MAX_BYTES;
+}
+
+/* ---- reading ------------------------------------------------------------- */
+
+int ahp_config_parse(struct ahp_config *config, const char *name,
+		     const void *text, size_t len, struct avp_reason *why)
+{
+	ahp_config_defaults(config);
+	snprintf(config->file, sizeof(config->file), "%s", name);
+	return avp__config_parse(sections, config, name, text, len, why);
+}
+
+int ahp_config_read(struct ahp_config *config, const char *path,
+		    struct avp_reason *why)
+{
+	char *text;
+	size_t len;
+	int err = avp__config_slurp(path, &text, &len, why);
+
+	if (err)
+		return err;
+	err = ahp_config_parse(config, path, text, len, why);
+	free(text);
+	return err;
+}
+
+/* Is there a file? One that we may not even see is none. */
+static bool is_there(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) ||
+	       (errno != ENOENT && errno != ENOTDIR && errno != EACCES);
+}
+
+int ahp_config_load(struct ahp_config *config, const char *path,
+		    struct avp_reason *why)
+{
+	const char *named = getenv("AVP_CONFIG"), *home = getenv("HOME");
+	char own[AHP_CONFIG_PATH];
+	int n;
+
+	if (path)
+		return ahp_config_read(config, path, why);
+	if (named && *named)
+		return ahp_config_read(config, named, why);
+	n = snprintf(own, sizeof(own), "%s/.config/avp/avp.yaml",
+		     home ? home : "");
+	if (home && *home && n > 0 && (size_t)n < sizeof(own) && is_there(own))
+		return ahp_config_read(config, own, why);
+	if (is_there("/etc/avp/avp.yaml"))
+		return ahp_config_read(config, "/etc/avp/avp.yaml", why);
+	ahp_config_defaults(config);
+	return 0;
+}
+
+/* ---- what follows from it ------------------------------------------------ */
+
+static uint32_t memory_flags(const struct ahp_config *c)
+{
+	return (c->huge_pages ? 0 : AVP_MEMORY_SMALL_PAGES) |
+	       (c->lock ? AVP_MEMORY_LOCK : 0) |
+	       (c->prefault ? AVP_MEMORY_PREFAULT : 0) |
+	       (c->strict ? AVP_MEMORY_STRICT : 0);
+}
+
+static const char *name_space_of(const struct ahp_config *c)
+{
+	const char *environment = getenv("AVP_NAMESPACE");
+
+	return c->name_space[0] && !(environment && *environment)
+		       ? c->name_space
+		       : NULL;
+}
+
+void ahp_config_agent(const struct ahp_config *c, struct ahp_agent_options *o)
+{
+	const char *dir = getenv("AVP_RUNTIME_DIR");
+
+	o->size = sizeof(*o);
+	if (c->explicit_ack)
+		o->flags |= AHP_EXPLICIT_ACK;
+	if (!o->name_space)
+		o->name_space = name_space_of(c);
+	if (!o->runtime_dir && c->runtime_dir[0] && !(dir && *dir))
+		o->runtime_dir = c->runtime_dir;
+	if (!o->wait)
+		o->wait = c->wait;
+	if (!o->window)
+		o->window = c->window;
+	if (!o->quota_bytes)
+		o->quota_bytes = c->quota_bytes;
+	if (!o->first_segment_bytes)
+		o->first_segment_bytes = c->first_segment_bytes;
+	if (!o->memory_flags)
+		o->memory_flags = memory_flags(c);
+	if (!o->allowed_uid_count) {
+		o->allowed_uid_count = c->allowed_uid_count;
+		o->allowed_uids = c->allowed_uids;
+	}
+}
+
+void ahp_config_dlq(const struct ahp_config *c, struct ahp_dlq_options *o)
+{
+	o->size = sizeof(*o);
+	if (c->dlq_when_full)
+		o->flags |= AHP_DLQ_DROP_OLDEST;
+	if (!o->dir && c->dlq_dir[0])
+		o->dir = c->dlq_dir;
+	if (!o->name_space)
+		o->name_space = name_space_of(c);
+	if (!o->max_bytes)
+		o->max_bytes = c->dlq_max_bytes;
+}
