@@ -2,14 +2,17 @@
 /* Time, signals and bodies, for the commands that deal with agents. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ahp/cmd_agent.h"
 #include "codec/wire.h"
 #include "shm/reason.h"
 
 #define SLICE_NS    100000000ll
+#define OPEN_TRIES  16
 #define SECONDS_MAX 1e9 /* some 30 years; more would not fit nanoseconds */
 
 /* ---- time and signals ------------------------------------------------------ */
@@ -91,6 +94,63 @@ int cmd_signal(void)
 int cmd_interrupted(struct avp_reason *why)
 {
 	return avp__fail(why, AVP_CLOSED, "ended by signal %d", cmd_signal());
+}
+
+/* ---- configuration --------------------------------------------------------- */
+
+const struct ahp_config *cmd_configuration(struct avp_reason *why)
+{
+	static struct ahp_config config;
+	static bool loaded;
+
+	if (!loaded && ahp_config_load(&config, cmd_config(), why))
+		return NULL;
+	loaded = true;
+	return &config;
+}
+
+int cmd_agent_options(struct ahp_agent_options *o, struct avp_reason *why)
+{
+	const struct ahp_config *config = cmd_configuration(why);
+	uint32_t flags = o->flags;
+
+	if (!config)
+		return why->code;
+	if (!o->name_space)
+		o->name_space = cmd_namespace();
+	ahp_config_agent(config, o);
+	o->flags = flags;
+	return 0;
+}
+
+int cmd_agent_open(struct ahp_agent **agent, struct avp_reason *why)
+{
+	struct ahp_agent_options options = {0};
+	char id[AHP_ID_BYTES + 1];
+	int err = cmd_agent_options(&options, why);
+
+	/* Another pid namespace may have our number. */
+	for (int i = 0; !err && i < OPEN_TRIES; i++) {
+		snprintf(id, sizeof(id), i ? "avpctl-%d-%d" : "avpctl-%d",
+			 (int)getpid(), i);
+		options.id = id;
+		err = ahp_agent_open(agent, &options, why);
+		if (err != AVP_NAME_TAKEN)
+			break;
+		if (i + 1 < OPEN_TRIES)
+			err = 0;
+	}
+	return err;
+}
+
+int cmd_observe(ahp_visit *visit, void *arg, struct avp_reason *why)
+{
+	struct ahp_agent_options options = {0};
+	int err = cmd_agent_options(&options, why);
+
+	return err ? err
+		   : ahp_observe(options.runtime_dir, options.name_space, visit,
+				 arg, why);
 }
 
 /* ---- what is printed ------------------------------------------------------- */

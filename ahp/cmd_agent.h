@@ -4,6 +4,7 @@
 #define AVP_AHP_CMD_AGENT_H
 
 #include <avp/ahp.h>
+#include <avp/config.h>
 
 #include "gateway/cmd.h"
 
@@ -38,6 +39,25 @@ int cmd_interrupted(struct avp_reason *why);
 /* A member whose text is another process's: what is no UTF-8 becomes '?'. */
 void cmd_member_foreign(struct avp_json_writer *w, const char *key,
 			struct avp_str text);
+
+/*
+ * The configuration that counts here, read at the first call: --config and so
+ * on. NULL with the reason when it is wrong.
+ */
+const struct ahp_config *cmd_configuration(struct avp_reason *why);
+
+/*
+ * Fills what the configuration and --namespace say about agents, but for their
+ * way to acknowledge: a command has its own. 0 or AVP_BAD_CONFIG.
+ */
+int cmd_agent_options(struct ahp_agent_options *options,
+		      struct avp_reason *why);
+
+/* Opens an agent for the time of a command, named after the process. */
+int cmd_agent_open(struct ahp_agent **agent, struct avp_reason *why);
+
+/* ahp_observe() where --namespace and the configuration say. */
+int cmd_observe(ahp_visit *visit, void *arg, struct avp_reason *why);
 
 /* Writes the counters of `avpctl stat` into the object that is open. */
 void cmd_put_stats(struct avp_json_writer *w, const struct ahp_stats *stats);

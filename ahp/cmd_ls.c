@@ -77,7 +77,7 @@ static int list_json(struct listing *l, struct avp_reason *why)
 	avp_json_open_object(&l->w);
 	avp_json_key(&l->w, "agents");
 	avp_json_open_array(&l->w);
-	err = ahp_observe(NULL, cmd_namespace(), show, l, why);
+	err = cmd_observe(show, l, why);
 	avp_json_close_array(&l->w);
 	avp_json_close_object(&l->w);
 	if (!err)
@@ -88,7 +88,7 @@ static int list_json(struct listing *l, struct avp_reason *why)
 
 static int list_table(struct listing *l, struct avp_reason *why)
 {
-	int err = ahp_observe(NULL, cmd_namespace(), show, l, why);
+	int err = cmd_observe(show, l, why);
 
 	if (fflush(stdout) && !err)
 		err = avp__fail(why, AVP_IO, "cannot write the list");

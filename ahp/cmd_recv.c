@@ -220,13 +220,13 @@ static int receive_all(struct receiver *r, struct avp_reason *why)
 static int run(struct receiver *r, struct avp_reason *why)
 {
 	struct ahp_agent_options options = {
-		.size = sizeof(options),
 		.id = r->id,
-		.name_space = cmd_namespace(),
 		.flags = r->explicit_ack ? AHP_EXPLICIT_ACK : 0,
 	};
-	int err = open_dir(r, why);
+	int err = cmd_agent_options(&options, why);
 
+	if (!err)
+		err = open_dir(r, why);
 	if (!err)
 		err = ahp_agent_open(&r->agent, &options, why);
 	if (!err)

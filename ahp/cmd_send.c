@@ -4,13 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
 
 #define TIMEOUT_NS 60000000000ll /* AHP's task_timeout */
-#define OPEN_TRIES 16
 
 static const char usage[] =
 	"usage: avpctl send AGENT (--json TEXT | --frame FILE|-) "
@@ -100,25 +98,6 @@ static int place_frame(struct sender *s, const struct avp_frame *frame,
 
 /* ---- sending --------------------------------------------------------------- */
 
-static int open_agent(struct sender *s, struct avp_reason *why)
-{
-	struct ahp_agent_options options = {.size = sizeof(options),
-					    .name_space = cmd_namespace()};
-	char id[AHP_ID_BYTES + 1];
-	int err;
-
-	/* Another pid namespace may have our number. */
-	for (int i = 0; i < OPEN_TRIES; i++) {
-		snprintf(id, sizeof(id), i ? "avpctl-%d-%d" : "avpctl-%d",
-			 (int)getpid(), i);
-		options.id = id;
-		err = ahp_agent_open(&s->agent, &options, why);
-		if (err != AVP_NAME_TAKEN)
-			break;
-	}
-	return err;
-}
-
 static int link_target(struct sender *s, struct avp_reason *why)
 {
 	int err;
@@ -146,7 +125,7 @@ static int make_ids(struct sender *s, struct avp_reason *why)
 static int publish(struct sender *s, const struct avp_frame *frame,
 		   struct avp_reason *why)
 {
-	int err = open_agent(s, why);
+	int err = cmd_agent_open(&s->agent, why);
 
 	s->end_ns = cmd_end_ns(s->timeout_ns);
 	if (!err)

@@ -34,7 +34,7 @@ static void pick(void *arg, const struct ahp_observation *seen)
 
 static int find(struct wanted *wanted, struct avp_reason *why)
 {
-	int err = ahp_observe(NULL, cmd_namespace(), pick, wanted, why);
+	int err = cmd_observe(pick, wanted, why);
 
 	if (err)
 		return err;

@@ -57,7 +57,7 @@ static int look(struct look *l, struct avp_reason *why)
 
 	l->count = 0;
 	l->at_ns = cmd_now_ns();
-	err = ahp_observe(NULL, cmd_namespace(), keep, l, why);
+	err = cmd_observe(keep, l, why);
 	if (!err && l->short_of_memory)
 		err = avp__fail(why, AVP_NO_MEMORY, "no memory for %zu agents",
 				l->count + 1);

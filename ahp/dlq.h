@@ -171,6 +171,10 @@ void ahp_dlq_entry_fini(struct ahp_dlq_entry *entry);
 void ahp_dlq_entry_put(struct avp_json_writer *w,
 		       const struct ahp_dlq_entry *entry);
 
+/* The same into the object that is open. */
+void ahp_dlq_entry_members(struct avp_json_writer *w,
+			   const struct ahp_dlq_entry *entry);
+
 /*
  * Reads the body into the caller's entry->body_bytes bytes and checks it.
  * AVP_CHECKSUM when it is damaged; AVP_UNKNOWN when it is lost, or the letter

@@ -127,9 +127,9 @@ int avp__dlq_entry_write(struct avp_buf *buf, const struct ahp_dlq_letter *l,
 		   : 0;
 }
 
-void ahp_dlq_entry_put(struct avp_json_writer *w, const struct ahp_dlq_entry *e)
+void ahp_dlq_entry_members(struct avp_json_writer *w,
+			   const struct ahp_dlq_entry *e)
 {
-	avp_json_open_object(w);
 	avp_json_member_string(w, "agent", e->agent);
 	put_message(w, e->has_message ? &e->message : NULL);
 	avp_json_member_string(w, "error", e->error);
@@ -142,6 +142,12 @@ void ahp_dlq_entry_put(struct avp_json_writer *w, const struct ahp_dlq_entry *e)
 		put_body(w, e->kind, e->body_bytes, e->body_sha256);
 	if (e->body_lost)
 		avp_json_member_bool(w, "body_lost", true);
+}
+
+void ahp_dlq_entry_put(struct avp_json_writer *w, const struct ahp_dlq_entry *e)
+{
+	avp_json_open_object(w);
+	ahp_dlq_entry_members(w, e);
 	avp_json_close_object(w);
 }
 

@@ -24,6 +24,7 @@ static const struct {
 	{"doctor", cmd_doctor, "what this host gives to agents"},
 	{"send", cmd_send, "send an agent a message"},
 	{"recv", cmd_recv, "be an agent, and print what comes"},
+	{"dlq", cmd_dlq, "messages that could not be delivered"},
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 

@@ -19,6 +19,7 @@
 enum { CMD_DONE = 0, CMD_REFUSED = 1, CMD_USAGE = 2, CMD_SYSTEM = 3 };
 
 int cmd_bench(int argc, char **argv);
+int cmd_dlq(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_frame(int argc, char **argv);
 int cmd_ls(int argc, char **argv);

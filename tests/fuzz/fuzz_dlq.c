@@ -142,7 +142,7 @@ static void mend(uint8_t *data, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	uint8_t *copy = malloc(len + 1);
+	uint8_t *copy = calloc(1, len + 1);
 
 	MUST(copy);
 	if (len)
