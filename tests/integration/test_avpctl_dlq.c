@@ -91,6 +91,16 @@ static bool has(const char *file, const char *words)
 	return is;
 }
 
+/* The configuration says where; it is found by its variable. */
+static void configured(void)
+{
+	char yaml[600];
+
+	snprintf(yaml, sizeof(yaml), "dlq: {dir: %s}\n", path("dlq"));
+	save("avp.yaml", yaml);
+	setenv("AVP_CONFIG", path("avp.yaml"), 1);
+}
+
 static void fill(void)
 {
 	struct ahp_dlq_options o = {.size = sizeof(o), .dir = path("dlq")};
@@ -119,6 +129,7 @@ static void fill(void)
 
 static void list_and_clear(void)
 {
+	configured();
 	CU_ASSERT_EQUAL(RUN("dlq", "ls"), 0);
 	CU_ASSERT_STRING_EQUAL(load("out"), "{\"entries\":[]}\n");
 	fill();
@@ -146,6 +157,7 @@ static void replays(void)
 					"20",	   NULL};
 	pid_t pid;
 
+	configured();
 	fill();
 	/* Nobody is there: it stays. */
 	CU_ASSERT_EQUAL(RUN("dlq", "replay", "--message", "first"), 1);
@@ -205,12 +217,5 @@ int main(int argc, char **argv)
 	agents_begin();
 	unsetenv("AVP_NAMESPACE");
 	setenv("HOME", test_dir(), 1);
-	{
-		char yaml[600];
-
-		snprintf(yaml, sizeof(yaml), "dlq: {dir: %s}\n", path("dlq"));
-		save("avp.yaml", yaml);
-	}
-	setenv("AVP_CONFIG", path("avp.yaml"), 1);
 	return test_main("avpctl_dlq", tests);
 }
