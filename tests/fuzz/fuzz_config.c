@@ -77,8 +77,7 @@ static void shapes(void)
 		"ahp: {? max_retries : 3}",
 		"ahp: {allowed_uids: [1,2,3,4,[5]]}",
 		"ahp: |\n  text\n",
-		"\xef\xbb\xbf"
-		"ahp: {}",
+		"\xef\xbb\xbf# a mark in front\nahp: {}",
 		"gateway: {a: {b: {c: [1, {d: e}]}}}",
 	};
 

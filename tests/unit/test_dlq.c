@@ -339,6 +339,14 @@ static struct bytes sample(const char *name, uint64_t ends[LETTERS + 1])
 	return slurp(journal_of(name));
 }
 
+static uint64_t size_of(const char *path)
+{
+	struct stat st = {0};
+
+	CU_ASSERT_EQUAL(stat(path, &st), 0);
+	return (uint64_t)st.st_size;
+}
+
 static void cut_at_every_byte(void)
 {
 	uint64_t ends[LETTERS + 1];
@@ -362,6 +370,9 @@ static void cut_at_every_byte(void)
 		ahp_dlq_close(q);
 		q = open_queue("cut");
 		CU_ASSERT_STRING_EQUAL(errors_of(q), want);
+		CU_ASSERT_EQUAL(size_of(journal_of("cut")),
+				info_of(q).file_bytes);
+		CU_ASSERT_EQUAL(info_of(q).damaged, 0);
 		ahp_dlq_close(q);
 	}
 	bytes_free(&whole);
