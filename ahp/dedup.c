@@ -17,6 +17,7 @@
 #include "ahp/dedup.h"
 
 #define AHEAD 8 /* entries: covers a miss of the cache */
+#define HUGE  (UINT64_C(2) << 20)
 
 struct ahp__dedup {
 	uint64_t seed[2];
@@ -24,7 +25,8 @@ struct ahp__dedup {
 	uint64_t next; /* entries ever made; the ring's place is its low bits */
 	uint64_t *cell; /* [2 * (mask + 1)]: hash << 32 | place + 1; 0: empty */
 	uint8_t (*ring)[16];
-	uint64_t bytes;
+	void *mapping;
+	uint64_t mapped;
 };
 
 static uint64_t round_up(uint32_t ids)
@@ -41,31 +43,44 @@ uint64_t ahp__dedup_bytes(uint32_t ids)
 	return round_up(ids) * (2 * sizeof(uint64_t) + 16);
 }
 
+/*
+ * In huge pages where they are to be had: each look-up is a random access, which
+ * in small ones misses the TLB too. Address space that only aligns costs nothing.
+ */
+static int map_memory(struct ahp__dedup *d, uint64_t bytes)
+{
+	uintptr_t at;
+
+	d->mapped = bytes + (bytes >= HUGE ? HUGE : 0);
+	d->mapping = mmap(NULL, d->mapped, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (d->mapping == MAP_FAILED)
+		return AVP_NO_MEMORY;
+	at = (uintptr_t)d->mapping;
+	if (bytes >= HUGE) {
+		at = (at + HUGE - 1) & ~(uintptr_t)(HUGE - 1);
+		madvise((void *)at, bytes, MADV_HUGEPAGE);
+	}
+	d->cell = (void *)at;
+	return 0;
+}
+
 int ahp__dedup_new(struct ahp__dedup **out, uint32_t ids)
 {
 	struct ahp__dedup *d;
 	uint64_t size = round_up(ids);
-	void *memory;
 
 	if (ids > AHP__DEDUP_MAX)
 		return AVP_USAGE;
 	d = calloc(1, sizeof(*d));
 	if (!d)
 		return AVP_NO_MEMORY;
-	d->bytes = ahp__dedup_bytes(ids);
-	memory = mmap(NULL, d->bytes, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED ||
-	    getrandom(d->seed, sizeof(d->seed), 0) != sizeof(d->seed)) {
-		if (memory != MAP_FAILED)
-			munmap(memory, d->bytes);
+	if (getrandom(d->seed, sizeof(d->seed), 0) != sizeof(d->seed) ||
+	    map_memory(d, ahp__dedup_bytes(ids))) {
 		free(d);
 		return AVP_NO_MEMORY;
 	}
-	/* A random access costs a miss of the TLB too, in small pages. */
-	madvise(memory, d->bytes, MADV_HUGEPAGE);
 	d->mask = size - 1;
-	d->cell = memory;
 	d->ring = (void *)(d->cell + 2 * size);
 	*out = d;
 	return 0;
@@ -75,7 +90,7 @@ void ahp__dedup_free(struct ahp__dedup *d)
 {
 	if (!d)
 		return;
-	munmap(d->cell, d->bytes);
+	munmap(d->mapping, d->mapped);
 	free(d);
 }
 
