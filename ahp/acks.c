@@ -155,6 +155,7 @@ static int hold(struct ahp__link *link, uint64_t sequence, bool accept,
 	held[i].sequence = sequence;
 	held[i].accept = accept;
 	held[i].release = release;
+	held[i].twin = 0;
 	if (accept)
 		append(held, i, OWED_ACCEPT);
 	if (release)

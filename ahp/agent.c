@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "ahp/agent_internal.h"
+#include "ahp/dedup.h"
+#include "ahp/retry.h"
 #include "ring/wake.h"
 #include "shm/reason.h"
 
@@ -280,7 +282,7 @@ int ahp_agent_arm(struct ahp_agent *agent)
 static int check_options(const struct ahp_agent_options *o,
 			 struct avp_reason *why)
 {
-	if (o->size < sizeof(*o) || o->flags & ~AHP_EXPLICIT_ACK ||
+	if (o->size < sizeof(*o) || o->flags & ~(AHP_EXPLICIT_ACK | AHP_RELIABLE) ||
 	    o->reserved[0] || o->reserved[1] || o->reserved[2] ||
 	    o->reserved[3])
 		return avp__fail(why, AVP_USAGE,
@@ -296,6 +298,14 @@ static int check_options(const struct ahp_agent_options *o,
 				 "a window of %u: must be a power of two from "
 				 "16 to 65536",
 				 o->window);
+	if (o->retry_delay_ns < 0 || o->task_timeout_ns < 0 ||
+	    o->dedup_ids > AHP__DEDUP_MAX)
+		return avp__fail(why, AVP_USAGE,
+				 "retry delay %lld ns, task timeout %lld ns, "
+				 "dedup ids %u: not below 0, at most %u ids",
+				 (long long)o->retry_delay_ns,
+				 (long long)o->task_timeout_ns, o->dedup_ids,
+				 AHP__DEDUP_MAX);
 	if (o->wait > AHP_WAIT_BLOCK)
 		return avp__fail(why, AVP_USAGE, "wait mode %u is unknown",
 				 o->wait);
@@ -332,6 +342,7 @@ static int copy_options(struct ahp_agent *agent,
 	snprintf(agent->id, sizeof(agent->id), "%s", o->id);
 	agent->options = *o;
 	agent->explicit_ack = o->flags & AHP_EXPLICIT_ACK;
+	agent->send_flags = o->flags & AHP_RELIABLE;
 	agent->wait = o->wait;
 	agent->own_uid = geteuid();
 	copy_identity(&agent->identity, o->identity);
@@ -398,6 +409,9 @@ static void free_agent(struct ahp_agent *agent)
 		free(agent->peer[i]);
 	}
 	free(agent->peer);
+	ahp__retry_free(agent);
+	ahp__events_free(agent);
+	ahp__twins_free(agent);
 	ahp__bodies_free(agent);
 	avp_loop_close(agent->loop);
 	free(agent->allowed_uids);
@@ -445,6 +459,7 @@ void ahp_agent_close(struct ahp_agent *agent)
 		return close_in_child(agent);
 	if (agent->page)
 		ahp__settle_all(agent);
+	ahp__retry_give_up(agent);
 	ahp__names_close(agent);
 	while (agent->links)
 		ahp__link_free(agent->link[agent->links - 1]);

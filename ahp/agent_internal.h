@@ -16,6 +16,9 @@
 #include "shm/guard.h"
 
 struct ahp__link;
+struct ahp__retry;
+struct ahp__events;
+struct ahp__twins;
 
 /* Limits, each with its reason. */
 enum {
@@ -62,6 +65,10 @@ struct ahp__peer {
 	int error;		      /* why the last attempt failed */
 	struct avp_reason why;
 	uint32_t next_same_hash;
+	uint32_t retry_first, retry_last; /* parcels that wait for it: retry.h */
+	int64_t tried_ns;		  /* when it was last looked for */
+	uint64_t beat;			  /* its heartbeat, and when it was new */
+	int64_t beat_ns;
 };
 
 enum ahp__link_state {
@@ -78,6 +85,7 @@ enum ahp__link_state {
 struct ahp__held {
 	uint64_t sequence;
 	bool accept, release; /* what is still owed */
+	uint32_t twin;	      /* of messages with an id: twins.c */
 	uint32_t next[2], before[2]; /* in the two lists, in order of sequence */
 };
 
@@ -117,6 +125,8 @@ struct ahp__link {
 	unsigned flush_every; /* FLUSH_EVERY, or half a small window */
 
 	struct avp_ledger *ledger;
+	uint32_t *deadline_ms; /* [slots] of reliable messages; NULL: none yet */
+	bool lost;	       /* the first that was not accepted has been seen */
 	uint32_t pool;	       /* of bodies that it may read */
 	uint32_t passed;       /* segments up to this number were passed */
 	uint64_t passed_generation;
@@ -171,6 +181,14 @@ struct ahp_agent {
 	uint32_t pools;
 	struct ahp__body *body; /* 0 is not used */
 	uint32_t bodies, bodies_room, body_free;
+
+	uint32_t send_flags; /* AHP_RELIABLE, for every message */
+	bool closing;
+	struct ahp__retry *retry;   /* NULL until it is needed, as the others */
+	struct ahp__events *events;
+	struct ahp__twins *twins;
+	ahp_bury *bury;
+	void *bury_arg;
 
 	struct ahp_stats stats;
 };
@@ -294,6 +312,29 @@ void ahp__acks_pay(struct ahp__link *link, uint32_t held, unsigned owed,
 /* Answers a message that is not delivered. */
 void ahp__acks_refuse(struct ahp__link *link, uint64_t sequence,
 		      enum avp_ack status, bool lent);
+
+/* ---- twins.c: messages that carry an id ---------------------------------------- */
+
+/*
+ * Enters what is owed for such a message: 1, and it is to be delivered; 0 when
+ * it came before, or the link is poisoned.
+ */
+int ahp__twins_take(struct ahp__link *link, struct ahp_message *message,
+		    const struct avp_slot_view *view, bool accept);
+/* An id's message is answered; up: and its sender hears of it. */
+void ahp__twins_settle(struct ahp__link *link, uint32_t held,
+		       enum avp_ack status, bool up);
+/* The link has ended before the rest was answered. */
+void ahp__twins_end_link(struct ahp__link *link);
+void ahp__twins_free(struct ahp_agent *agent);
+
+/* ---- events.c ------------------------------------------------------------------ */
+
+/* Keeps a place for an event: AVP_QUEUE_FULL, AVP_NO_MEMORY. */
+int ahp__events_reserve(struct ahp_agent *agent, struct avp_reason *why);
+void ahp__events_cancel(struct ahp_agent *agent);
+void ahp__events_add(struct ahp_agent *agent, const struct ahp_event *event);
+void ahp__events_free(struct ahp_agent *agent);
 
 /* ---- body.c ------------------------------------------------------------------ */
 

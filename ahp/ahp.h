@@ -26,7 +26,9 @@
  *
  * Delivery: a message that was published is read even if its sender is killed
  * right after; what a killed reader had not accepted is told to the sender as
- * AVP_CLOSED. On one link messages arrive in the order in which they were sent.
+ * AVP_CLOSED, or, with AHP_RELIABLE, sent again when that agent is back. On one
+ * link messages arrive in the order in which they were sent, except those that
+ * are sent again.
  */
 #ifndef AVP_AHP_H
 #define AVP_AHP_H
@@ -75,9 +77,30 @@ typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
 /* Acknowledge received messages with ahp_accept() or ahp_reject() only. */
 #define AHP_EXPLICIT_ACK 1u
 
+/*
+ * A flag of an agent (all that it sends) or of one message: what is rejected,
+ * expired, or not accepted when its reader ends, is sent again. At most
+ * max_retries times; after a rejection or an expiry not before retry_delay_ns,
+ * doubled each time, and up to half of that more, by chance; after the reader's
+ * end as soon as an agent of that id is there, in order, before anything that is
+ * sent to it afterwards. Not on a live link otherwise, whatever the time: shared
+ * memory loses nothing. An agent that is not there is waited for, also by the
+ * first delivery: ahp_send() then takes the message and links later. At the
+ * message's deadline, or when the retries are used up, it is a dead letter.
+ *
+ * The body must not be changed until the message is settled (AHP_KEEP_LOAN).
+ * The work is done within the calls of the agent's thread, ahp_agent_run() for
+ * one. At most 65,536 messages are kept for that; what is one too many is dead
+ * at once, or not taken by ahp_send(): AVP_QUEUE_FULL. ahp_agent_close() makes
+ * dead letters of what is waiting; what is with its reader stays there.
+ */
+#define AHP_RELIABLE 4u
+
+#define AHP_NO_RETRY UINT32_MAX /* for max_retries: the first delivery only */
+
 struct ahp_agent_options {
 	uint32_t size;	/* sizeof(struct ahp_agent_options) */
-	uint32_t flags; /* AHP_EXPLICIT_ACK */
+	uint32_t flags; /* AHP_EXPLICIT_ACK | AHP_RELIABLE */
 	const char *id;
 	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */
 	const char *runtime_dir; /* NULL: see ahp_runtime_dir() */
@@ -92,7 +115,11 @@ struct ahp_agent_options {
 	const uint32_t *allowed_uids; /* beside our own and root's */
 	ahp_log *log;		      /* NULL: silence */
 	void *log_arg;
-	uint64_t reserved[4]; /* 0 */
+	uint32_t max_retries;	 /* further deliveries; 0: 3 */
+	uint32_t dedup_ids;	 /* ids remembered; 0: 65536; at most 2^20 */
+	int64_t retry_delay_ns;	 /* 0: 1 s */
+	int64_t task_timeout_ns; /* deadline of reliable messages; 0: 60 s */
+	uint64_t reserved[4];	 /* 0 */
 };
 
 struct ahp_agent;
@@ -165,11 +192,14 @@ void ahp_loan_release(struct ahp_agent *agent, struct ahp_loan *loan);
  */
 #define AHP_PROMPT_ACK 2u
 
+/* Tell ahp_next_event() what became of the message. */
+#define AHP_NOTIFY 8u
+
 /* One message to be sent. Zero means absent or default. All is borrowed. */
 struct ahp_outgoing {
 	const char *target; /* agent id ... */
 	uint32_t peer;	    /* ... or its number, which saves the look-up */
-	uint32_t flags;	    /* AHP_KEEP_LOAN | AHP_PROMPT_ACK */
+	uint32_t flags;	    /* AHP_KEEP_LOAN, _PROMPT_ACK, _RELIABLE, _NOTIFY */
 	uint8_t method;	    /* enum ahp_method */
 	uint8_t kind;	    /* enum ahp_kind */
 	uint8_t reserved[2];
@@ -179,7 +209,10 @@ struct ahp_outgoing {
 	const uint8_t *message_id; /* 16 bytes; NULL or zeros: implied by its
 				    * place */
 	int64_t expires_ns; /* from now: afterwards the reader answers EXPIRED
-			     * instead of delivering it; 0: never */
+			     * instead of delivering it; 0: never. Counts anew
+			     * when the message is sent again. */
+	int64_t deadline_ns; /* AHP_RELIABLE, from now: the end of all attempts;
+			      * 0: the agent's task_timeout_ns; AHP_FOREVER */
 	/*
 	 * The body: bytes of the caller's, which are copied, or, with a loan,
 	 * a part of that loan (headroom included), which is not. With a frame
@@ -214,13 +247,58 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *message,
 /*
  * What became of a message: 0 accepted, AVP_AGAIN not known yet, AVP_REJECTED,
  * AVP_EXPIRED, AVP_CLOSED when the reader is gone and had not answered,
- * AVP_UNKNOWN when it is forgotten (some 2,000 messages later).
+ * AVP_UNKNOWN when it is forgotten (some 2,000 messages later). Of a reliable
+ * one, AVP_AGAIN until it is accepted or dead: AVP_RETRY_EXHAUSTED, AVP_EXPIRED
+ * (its deadline), AVP_QUEUE_FULL (no room to keep it).
  */
 int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt);
 
 /* The same, after waiting for it: AVP_TIMEOUT instead of AVP_AGAIN. */
 int ahp_wait(struct ahp_agent *agent, const struct ahp_receipt *receipt,
 	     int64_t timeout_ns);
+
+/* The end of a message that was sent with AHP_NOTIFY. */
+struct ahp_event {
+	struct ahp_receipt receipt;
+	int code;	     /* as of ahp_status(), never AVP_AGAIN */
+	uint32_t deliveries; /* 1, and one more for each retry */
+	uint64_t reserved[2];
+};
+
+/*
+ * Takes the next event, waiting for at most timeout_ns: AVP_TIMEOUT. None is
+ * lost: ahp_send() answers AVP_QUEUE_FULL to AHP_NOTIFY while 65,536 are to come
+ * or have not been taken.
+ */
+int ahp_next_event(struct ahp_agent *agent, struct ahp_event *event,
+		   int64_t timeout_ns);
+
+/*
+ * A reliable message that could not be delivered, for whoever keeps such: a dead
+ * letter queue, or the program itself. Everything is borrowed for the call; the
+ * body is our own memory, private or unchanged since it was sent.
+ */
+struct ahp_dead_letter {
+	const char *target;
+	int code;	    /* as of ahp_status() */
+	int last;	    /* what came of the last delivery; 0: there was none */
+	const char *error;  /* in words */
+	uint32_t deliveries;
+	uint32_t token_limit;
+	uint8_t method, kind, message_id[16];
+	struct avp_str task_id, session_id;
+	const void *body;
+	uint64_t body_bytes;
+	struct ahp_receipt receipt;
+};
+
+/*
+ * Called for each dead letter, from within calls of the agent's thread; must not
+ * call back. 0 when it is kept; anything else is logged. Without one (NULL) dead
+ * letters are logged and counted. Replaces the one before.
+ */
+typedef int ahp_bury(void *arg, const struct ahp_dead_letter *letter);
+void ahp_agent_bury(struct ahp_agent *agent, ahp_bury *bury, void *arg);
 
 /* ---- receiving ------------------------------------------------------------- */
 
@@ -269,7 +347,10 @@ struct ahp_message {
  * RESULT and PROGRESS are acknowledged at once unless the agent was opened with
  * AHP_EXPLICIT_ACK; other methods always are. Messages that are past their
  * deadline, or frames that do not parse, are answered (EXPIRED, REJECTED),
- * logged and passed over.
+ * logged and passed over. So is, not logged but counted, a message with an id
+ * (message_id, or sent again) that was accepted before: it is accepted again; of
+ * one that is still worked on, the answer waits for that of the first, and is
+ * the same.
  */
 int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 		int64_t timeout_ns);
@@ -317,13 +398,14 @@ int ahp_agent_arm(struct ahp_agent *agent);
 
 /* ---- what is going on -------------------------------------------------------- */
 
-/* Counts since the agent was opened, but for the last three. */
+/* Counts since the agent was opened, but for the last four. */
 struct ahp_stats {
 	uint64_t sent, received, acked, rejected, retried, redelivered,
 		duplicates, dead, bytes_sent, bytes_received, wakes, late_wakes,
 		poisoned;
 	uint64_t in_flight, bytes_lent, links; /* now */
-	uint64_t reserved[8];
+	uint64_t waiting; /* now, to be sent again */
+	uint64_t reserved[7];
 };
 void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats);
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "ahp/agent_internal.h"
+#include "ahp/retry.h"
 #include "shm/reason.h"
 
 /*
@@ -130,10 +131,11 @@ static void forget_body(void *arg, uint64_t sequence, uint64_t cookie,
 {
 	struct ahp__link *link = arg;
 
-	(void)sequence;
 	if (!settled)
 		link->agent->stats.in_flight--;
-	if (cookie && !released)
+	if (!settled && cookie >> COOKIE_PARCEL_SHIFT)
+		ahp__retry_lost(link, sequence, cookie);
+	if ((uint32_t)cookie && !released)
 		ahp__body_unref(link->agent, (uint32_t)cookie);
 }
 
@@ -172,6 +174,7 @@ void ahp__link_free(struct ahp__link *link)
 	leave_up(link);
 	if (link->peer && link->peer->link == link)
 		link->peer->link = NULL;
+	ahp__twins_end_link(link);
 	settle_accounts(link);
 	drop_memory(link);
 	for (unsigned i = 0; i < link->imports; i++)
@@ -182,6 +185,7 @@ void ahp__link_free(struct ahp__link *link)
 			agent->link[i] = agent->link[--agent->links];
 			break;
 		}
+	free(link->deadline_ms);
 	free(link->held);
 	free(link);
 }
@@ -195,6 +199,7 @@ void ahp__link_forget(struct ahp__link *link)
 	if (link->sock >= 0)
 		close(link->sock);
 	avp_peer_close(&link->who);
+	free(link->deadline_ms);
 	free(link->held);
 	free(link);
 }
@@ -215,6 +220,7 @@ void ahp__link_finish(struct ahp__link *link)
 	link->state = LINK_ENDED;
 	if (link->ledger)
 		ahp__acks_enter(link);
+	ahp__twins_end_link(link);
 	settle_accounts(link);
 	drop_memory(link);
 	close_socket(link);
@@ -397,15 +403,16 @@ static void settled(void *arg, uint64_t sequence, uint64_t cookie,
 	struct ahp__link *link = arg;
 	struct ahp_agent *agent = link->agent;
 
-	(void)sequence;
 	if (status == AVP_ACK_RELEASED) {
-		link->lent_bytes -= agent->body[cookie].block.bytes;
+		link->lent_bytes -= agent->body[(uint32_t)cookie].block.bytes;
 		ahp__body_unref(agent, (uint32_t)cookie);
 		return;
 	}
 	agent->stats.in_flight--;
 	agent->stats.acked += status == AVP_ACK_ACCEPTED;
 	agent->stats.rejected += status != AVP_ACK_ACCEPTED;
+	if (LANE_UNLIKELY(cookie >> COOKIE_PARCEL_SHIFT))
+		ahp__retry_settled(link, sequence, cookie, status);
 }
 
 static bool allowed(const struct ahp_agent *agent, uint32_t uid)
@@ -604,6 +611,7 @@ static void on_share(struct ahp__link *link, const int *fds, unsigned n)
 	agent->up[agent->ups++] = link;
 	ahp__logf(agent, AHP_LOG_INFO, 0, "linked to %s (pid %d)",
 		  link->peer->id, link->who.pid);
+	ahp__retry_link_up(link);
 }
 
 static void on_segment(struct ahp__link *link, const struct wire_segment *say,

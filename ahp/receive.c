@@ -155,6 +155,15 @@ __attribute__((noinline)) static int hold(struct ahp__link *link, struct ahp_mes
 	return error;
 }
 
+/* Long slots have the field, with or without an id. */
+static bool is_zero(const uint8_t id[16])
+{
+	uint64_t word[2];
+
+	memcpy(word, id, sizeof(word));
+	return !(word[0] | word[1]);
+}
+
 /*
  * A message whose body lies in the arena: found, or the link is poisoned. Takes
  * values: a pointer to the view would keep it out of registers.
@@ -193,7 +202,10 @@ static inline int deliver(struct ahp__link *link, struct ahp_message *m,
 		return 0;
 	}
 	accept = wants_answer(agent, v->method);
-	if (LANE_LIKELY(!accept && !v->in_arena && !link->owing)) {
+	if (LANE_UNLIKELY(v->message_id && !is_zero(v->message_id))) {
+		if (!ahp__twins_take(link, m, v, accept))
+			return 0;
+	} else if (LANE_LIKELY(!accept && !v->in_arena && !link->owing)) {
 		m->held_ = 0;
 		avp_lane_ack_below(&link->tx, link->rx.next, link->rx.next,
 				   link->rx.next);
@@ -349,6 +361,8 @@ static int pay(struct ahp_message *m, unsigned owed, enum avp_ack status)
 	if (!(owed == OWED_ACCEPT ? held->accept : held->release))
 		return AVP_USAGE;
 	up = link->state == LINK_UP;
+	if (LANE_UNLIKELY(held->twin && owed == OWED_ACCEPT))
+		ahp__twins_settle(link, m->held_, status, up);
 	ahp__acks_pay(link, m->held_, owed, status);
 	if (up && (owed == OWED_ACCEPT || link->unflushed >= link->flush_every))
 		ahp__acks_flush(link);
@@ -396,13 +410,11 @@ int ahp_message_copy(const struct ahp_message *m, uint64_t off, void *to,
 
 void ahp_message_id(const struct ahp_message *m, uint8_t id[16])
 {
-	static const uint8_t none[16];
 	struct avp_slot_view view;
 
-	/* It was found good when it was taken. A long body's slot has room for
-	 * an id, and zeros there when none was given. */
+	/* It was found good when it was taken. */
 	if (lane_parse(m->slot_, &view) == LANE_OK && view.message_id &&
-	    memcmp(view.message_id, none, sizeof(none)))
+	    !is_zero(view.message_id))
 		memcpy(id, view.message_id, 16);
 	else
 		ahp_id_of_sequence(id, m->epoch_, m->sequence);

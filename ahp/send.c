@@ -2,12 +2,15 @@
 #include <string.h>
 
 #include "ahp/agent_internal.h"
+#include "ahp/retry.h"
 #include "ring/lane_inline.h"
 #include "ring/wake.h"
 #include "shm/reason.h"
 
 /* What payload_length can say, with any template's metadata. */
 #define FRAME_PAYLOAD_MAX   (UINT32_MAX - AVP_FRAME_TEMPLATE_BYTES)
+#define MESSAGE_FLAGS \
+	(AHP_KEEP_LOAN | AHP_PROMPT_ACK | AHP_RELIABLE | AHP_NOTIFY)
 #define TURN_EVERY	    256 /* messages between two looks at the sockets */
 #define DUPLICATE_PAUSE_NS  10000000ll /* the other's connection is coming */
 
@@ -280,17 +283,28 @@ static uint8_t head_bytes(const struct ahp_outgoing *m, const uint8_t *body,
 	return (uint8_t)want;
 }
 
+/* What is to be done about the message beyond publishing it. */
+static inline uint32_t tracked(const struct ahp_agent *agent,
+			       const struct ahp_outgoing *m)
+{
+	return (m->flags | agent->send_flags) & (AHP_RELIABLE | AHP_NOTIFY);
+}
+
 /* Commits a filled slot, and enters what is now outstanding. */
 static inline void publish(struct ahp_agent *agent, struct ahp__link *link,
-			   struct slot *slot, uint32_t body)
+			   struct slot *slot, const struct ahp_outgoing *m,
+			   uint32_t body)
 {
-	uint64_t sequence = link->tx.next;
+	uint64_t sequence = link->tx.next, cookie = body;
+	uint32_t flags = tracked(agent, m);
 
+	if (LANE_UNLIKELY(flags != 0))
+		cookie = ahp__retry_mark(link, slot, m, flags, body);
 	lane_commit(&link->tx, slot, link->peer_sleeps);
 	if (link->peer_sleeps &&
 	    avp__wake_due(&link->page->messages, &link->rung_messages))
 		ahp__link_ring(link);
-	avp_ledger_add(link->ledger, sequence, body, body != 0);
+	avp_ledger_add(link->ledger, sequence, cookie, body != 0);
 	agent->stats.in_flight++;
 	agent->stats.sent++;
 }
@@ -405,7 +419,7 @@ __attribute__((noinline)) static int publish_long(struct ahp_agent *agent, struc
 	slot = lane_claim(&link->tx); /* has_room() has seen it */
 	fill_long(slot, link, m, &cargo);
 	link->lent_bytes += agent->body[cargo.body].block.bytes;
-	publish(agent, link, slot, cargo.body);
+	publish(agent, link, slot, m, cargo.body);
 	return 0;
 }
 
@@ -413,7 +427,7 @@ static inline bool message_ok(const struct ahp_outgoing *m)
 {
 	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
 	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
-	       !(m->flags & ~(AHP_KEEP_LOAN | AHP_PROMPT_ACK)) &&
+	       !(m->flags & ~MESSAGE_FLAGS) &&
 	       m->task_id.len <= AVP_LANE_ID_BYTES &&
 	       m->session_id.len <= AVP_LANE_ID_BYTES &&
 	       m->body_bytes <= SEGMENT_CAP && !m->loan &&
@@ -426,7 +440,7 @@ LANE_COLD static int check_message(const struct ahp_agent *agent,
 {
 	if (m->method < AHP_TASK || m->method > AHP_TOKEN_RESPONSE ||
 	    m->kind > AHP_FRAME || m->reserved[0] || m->reserved[1] ||
-	    m->flags & ~(AHP_KEEP_LOAN | AHP_PROMPT_ACK))
+	    m->flags & ~MESSAGE_FLAGS)
 		return avp__fail(why, AVP_INVALID_MESSAGE,
 				 "method %u, kind %u, flags %#x: not known",
 				 m->method, m->kind, m->flags);
@@ -468,6 +482,21 @@ static uint64_t lent_by(const struct ahp_agent *agent,
 			 m->body_bytes + head_len(m);
 }
 
+/* A reliable message to an agent that is not there is taken all the same. */
+__attribute__((cold)) static int
+send_later(struct ahp_agent *agent, const struct ahp_outgoing *m, int error,
+	   struct ahp_receipt *receipt, struct avp_reason *why)
+{
+	if (!(tracked(agent, m) & AHP_RELIABLE) ||
+	    (error != AVP_AGENT_NOT_FOUND && error != AVP_TIMEOUT &&
+	     error != AVP_CLOSED))
+		return error;
+	error = ahp__retry_post(agent, m, receipt, why);
+	if (!error && m->loan && !(m->flags & AHP_KEEP_LOAN))
+		ahp_loan_release(agent, m->loan);
+	return error;
+}
+
 int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	     int64_t timeout_ns, struct ahp_receipt *receipt,
 	     struct avp_reason *why)
@@ -490,7 +519,7 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	if (LANE_UNLIKELY(!link)) {
 		error = find_link(agent, m, timeout_ns, &link, why);
 		if (error)
-			return error;
+			return send_later(agent, m, error, receipt, why);
 	}
 	in_slot = fits_slot(m);
 	lent_bytes = in_slot ? 0 : lent_by(agent, m);
@@ -498,16 +527,24 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 		error = wait_for_room(agent, &link, lent_bytes, timeout_ns,
 				      why);
 		if (error)
+			return send_later(agent, m, error, receipt, why);
+	}
+	if (LANE_UNLIKELY(link->deadline_ms || tracked(agent, m))) {
+		error = ahp__retry_before(link, tracked(agent, m), why);
+		if (error)
 			return error;
 	}
 	if (in_slot) {
 		slot = lane_claim(&link->tx); /* has_room() has seen it */
 		fill_short(slot, link, m);
-		publish(agent, link, slot, 0);
+		publish(agent, link, slot, m, 0);
 	} else {
 		error = publish_long(agent, link, m, why);
-		if (error)
+		if (error) {
+			if (tracked(agent, m) & AHP_NOTIFY)
+				ahp__events_cancel(agent);
 			return error;
+		}
 	}
 	agent->stats.bytes_sent += head_len(m) + m->body_bytes;
 	if (receipt)
@@ -544,12 +581,13 @@ static struct ahp__link *link_of(const struct ahp_agent *agent,
 	return NULL;
 }
 
-int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt)
+/* What the ledger of its link says. */
+static int ledger_status(struct ahp_agent *agent,
+			 const struct ahp_receipt *receipt)
 {
 	const struct ahp__peer *peer = ahp__peer_at(agent, receipt->peer);
 	struct ahp__link *link;
 
-	AHP_GUARD(agent);
 	if (!peer)
 		return AVP_UNKNOWN;
 	link = peer->link && peer->link->generation == receipt->generation &&
@@ -567,6 +605,13 @@ int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt)
 						 receipt->sequence),
 			       true);
 	return AVP_UNKNOWN;
+}
+
+int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt)
+{
+	AHP_GUARD(agent);
+	return ahp__retry_status(agent, receipt,
+				 ledger_status(agent, receipt));
 }
 
 struct status_wait {

@@ -119,6 +119,13 @@ static struct entry *find(const struct avp_ledger *l, uint64_t sequence)
 	return NULL;
 }
 
+uint64_t *avp_ledger_cookie(struct avp_ledger *l, uint64_t sequence)
+{
+	struct entry *e = find(l, sequence);
+
+	return e && e->state & LIVE && !(e->state & STATUS) ? &e->cookie : NULL;
+}
+
 static bool is_straggler(const struct avp_ledger *l, const struct entry *e)
 {
 	return e >= l->straggler && e < l->straggler + l->window;

@@ -254,6 +254,12 @@ void avp_ledger_add(struct avp_ledger *ledger, uint64_t sequence,
 		    uint64_t cookie, bool lent);
 
 /*
+ * Where the cookie of a message is kept that is not settled yet, to be replaced;
+ * valid until the next call. NULL for any other message.
+ */
+uint64_t *avp_ledger_cookie(struct avp_ledger *ledger, uint64_t sequence);
+
+/*
  * The peer's news: full words from its ack line, low words from a slot, or an
  * entry of its ack ring. 0, or AVP_POISONED when the peer acknowledges what was
  * not sent. A word that is behind what is known is no news: the ack line is

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Completion events: a ring with a place reserved for each that may come. */
+#include <stdlib.h>
+
+#include "ahp/agent_internal.h"
+#include "shm/reason.h"
+
+#define EVENTS_MAX 65536
+
+struct ahp__events {
+	uint32_t reserved; /* to come, or not taken */
+	uint32_t first, count, room;
+	struct ahp_event *ring; /* [room], at least `reserved` */
+};
+
+static int grow(struct ahp__events *e)
+{
+	uint32_t room = e->room ? 2 * e->room : 64;
+	struct ahp_event *ring = calloc(room, sizeof(*ring));
+
+	if (!ring)
+		return AVP_NO_MEMORY;
+	for (uint32_t i = 0; i < e->count; i++)
+		ring[i] = e->ring[(e->first + i) % e->room];
+	free(e->ring);
+	e->ring = ring;
+	e->room = room;
+	e->first = 0;
+	return 0;
+}
+
+int ahp__events_reserve(struct ahp_agent *agent, struct avp_reason *why)
+{
+	struct ahp__events *e = agent->events;
+
+	if (!e)
+		e = agent->events = calloc(1, sizeof(*e));
+	if (e && e->reserved == EVENTS_MAX)
+		return avp__fail(why, AVP_QUEUE_FULL,
+				 "%u events are to come or were not taken, the "
+				 "limit; call ahp_next_event()",
+				 EVENTS_MAX);
+	if (!e || (e->reserved == e->room && grow(e)))
+		return avp__fail(why, AVP_NO_MEMORY, "no memory for events");
+	e->reserved++;
+	return 0;
+}
+
+void ahp__events_cancel(struct ahp_agent *agent)
+{
+	agent->events->reserved--;
+}
+
+void ahp__events_add(struct ahp_agent *agent, const struct ahp_event *event)
+{
+	struct ahp__events *e = agent->events;
+
+	e->ring[(e->first + e->count++) % e->room] = *event;
+}
+
+void ahp__events_free(struct ahp_agent *agent)
+{
+	if (agent->events)
+		free(agent->events->ring);
+	free(agent->events);
+	agent->events = NULL;
+}
+
+/* Reads what the peers' lanes say, until there is one. */
+static bool event_ready(void *arg)
+{
+	struct ahp_agent *agent = arg;
+	const struct ahp__events *e = agent->events;
+
+	for (uint32_t i = agent->ups; !e->count && i-- > 0;)
+		if (i < agent->ups && agent->up[i]->state == LINK_UP)
+			ahp__acks_read(agent->up[i]);
+	return e->count;
+}
+
+int ahp_next_event(struct ahp_agent *agent, struct ahp_event *event,
+		   int64_t timeout_ns)
+{
+	struct ahp__events *e = agent->events;
+
+	AHP_GUARD(agent);
+	if (!e || !e->reserved)
+		return AVP_TIMEOUT; /* none will ever come */
+	if (!e->count &&
+	    ahp__agent_wait(agent, timeout_ns, true, event_ready, agent))
+		return AVP_TIMEOUT;
+	*event = e->ring[e->first];
+	e->first = (e->first + 1) % e->room;
+	e->count--;
+	e->reserved--;
+	return 0;
+}
+
+void ahp_agent_bury(struct ahp_agent *agent, ahp_bury *bury, void *arg)
+{
+	agent->bury = bury;
+	agent->bury_arg = arg;
+}
