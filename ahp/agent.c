@@ -171,6 +171,8 @@ int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns)
 		if (i < agent->links)
 			ahp__link_age(agent->link[i], now_ns);
 	reap(agent);
+	if (agent->retry)
+		ahp__retry_look(agent);
 	ahp__page_beat(agent, now_ns);
 	return calls;
 }

@@ -32,11 +32,30 @@ static int64_t saturated(int64_t now_ns, int64_t more_ns)
 	return more_ns < NO_DEADLINE - now_ns ? now_ns + more_ns : NO_DEADLINE;
 }
 
-static void set_timer(struct ahp__retry *r, int64_t now_ns)
+/* Reads the answers to reliable messages; true when some are still to come. */
+static bool read_answers(struct ahp_agent *agent)
+{
+	bool more = false;
+
+	for (uint32_t i = agent->ups; i-- > 0;) {
+		struct ahp__link *link = i < agent->ups ? agent->up[i] : NULL;
+
+		if (!link || link->state != LINK_UP ||
+		    !avp_ledger_outstanding(link->ledger))
+			continue;
+		if (ahp__acks_read(link))
+			more |= avp_ledger_outstanding(link->ledger) != 0;
+	}
+	return more;
+}
+
+static void set_timer(struct ahp__retry *r, int64_t now_ns, bool answers)
 {
 	int64_t due_ns = r->queued ? now_ns + r->tick_ns : NO_DEADLINE;
 	struct itimerspec at = { 0 };
 
+	if (answers && now_ns + ANSWERS_NS < due_ns)
+		due_ns = now_ns + ANSWERS_NS;
 	if (r->heaped && ahp__parcel_at(r, r->heap[0])->due_ns < due_ns)
 		due_ns = ahp__parcel_at(r, r->heap[0])->due_ns;
 	/* One that is early is harmless, and moving it is a system call. */
@@ -186,7 +205,7 @@ static void after_failure(struct ahp__retry *r, struct parcel *p, int code,
 		queue(r, p);
 	else
 		back_off(r, p, now_ns);
-	set_timer(r, now_ns);
+	set_timer(r, now_ns, false);
 }
 
 /* ---- parcels from slots --------------------------------------------------------------- */
@@ -329,6 +348,8 @@ uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 	if (deadline && (!slot->expiry_ms ||
 			 (int32_t)(slot->expiry_ms - deadline) > 0))
 		slot->expiry_ms = deadline;
+	if (!link->agent->retry->armed_ns)
+		set_timer(link->agent->retry, ahp__now_ns(), true);
 	/* The reader may release the block before it accepts or rejects. */
 	if (body)
 		ahp__body_ref(link->agent, body);
@@ -488,7 +509,12 @@ void ahp__retry_turn(struct ahp_agent *agent, int64_t now_ns)
 	for (uint32_t i = 0; r->queued && i < agent->peers; i++)
 		if (agent->peer[i]->retry_first)
 			look_for(r, agent->peer[i], now_ns);
-	set_timer(r, now_ns);
+	set_timer(r, now_ns, read_answers(agent));
+}
+
+void ahp__retry_look(struct ahp_agent *agent)
+{
+	read_answers(agent);
 }
 
 void ahp__retry_link_up(struct ahp__link *link)
@@ -543,7 +569,7 @@ int ahp__retry_post(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	p->deadline_ns = saturated(now_ns, timeout_of(agent, m));
 	p->expires_ms = m->expires_ns > 0 ? ms_after(0, m->expires_ns) : 0;
 	queue(r, p);
-	set_timer(r, now_ns);
+	set_timer(r, now_ns, false);
 	if (receipt)
 		*receipt = origin;
 	return 0;

@@ -30,6 +30,7 @@ enum {
 };
 #define TICK_NS	    10000000ll	/* while a queue waits for room */
 #define LOOK_NS	    200000000ll /* between two looks for an absent agent */
+#define ANSWERS_NS  50000000ll	/* between two looks for answers */
 #define NO_DEADLINE INT64_MAX
 #define RETRY_DELAY_NS	1000000000ll
 #define TASK_TIMEOUT_NS 60000000000ll
@@ -117,6 +118,9 @@ int64_t ahp__backoff_ns(int64_t delay_ns, uint32_t retry, uint32_t random);
 
 /* Does what is due at now_ns, and sets the timer. */
 void ahp__retry_turn(struct ahp_agent *agent, int64_t now_ns);
+
+/* Hook of agent.c, in each turn: reads the answers to what was sent. */
+void ahp__retry_look(struct ahp_agent *agent);
 
 /*
  * Hooks of send.c. _before: the slot that the next message will take is written
