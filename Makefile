@@ -36,7 +36,7 @@ BLASLIBS_ = -lopenblas
 # the files of latent/ that need BLAS make a library of their own.
 HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/str.h codec/json.h \
             codec/hello.h codec/codec.h latent/latent.h ahp/message.h ahp/dlq.h \
-            ahp/config.h ahp/ahp.h
+            ahp/config.h ahp/ahp.h ahp/leader.h
 HEADERS  := $(wildcard $(HEADERS))
 CMD_SRC  := $(wildcard */cmd_*.c) gateway/avpctl.c
 BLAS_SRC := $(wildcard latent/realign*.c latent/project*.c)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "ahp/agent_internal.h"
+#include "ahp/leader_internal.h"
 #include "shm/reason.h"
 
 #define EVENTS_MAX 65536
@@ -78,6 +79,19 @@ static bool event_ready(void *arg)
 	return e->count;
 }
 
+bool ahp__events_pop(struct ahp_agent *agent, struct ahp_event *event)
+{
+	struct ahp__events *e = agent->events;
+
+	if (!e || !e->count)
+		return false;
+	*event = e->ring[e->first];
+	e->first = (e->first + 1) % e->room;
+	e->count--;
+	e->reserved--;
+	return true;
+}
+
 int ahp_next_event(struct ahp_agent *agent, struct ahp_event *event,
 		   int64_t timeout_ns)
 {
@@ -89,11 +103,7 @@ int ahp_next_event(struct ahp_agent *agent, struct ahp_event *event,
 	if (!e->count &&
 	    ahp__agent_wait(agent, timeout_ns, true, event_ready, agent))
 		return AVP_TIMEOUT;
-	*event = e->ring[e->first];
-	e->first = (e->first + 1) % e->room;
-	e->count--;
-	e->reserved--;
-	return 0;
+	return ahp__events_pop(agent, event) ? 0 : AVP_TIMEOUT;
 }
 
 void ahp_agent_bury(struct ahp_agent *agent, ahp_bury *bury, void *arg)
