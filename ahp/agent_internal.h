@@ -69,6 +69,7 @@ struct ahp__peer {
 	int64_t tried_ns;		  /* when it was last looked for */
 	uint64_t beat;			  /* its heartbeat, and when it was new */
 	int64_t beat_ns;
+	uint32_t beat_generation;
 };
 
 enum ahp__link_state {

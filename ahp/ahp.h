@@ -157,6 +157,21 @@ int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
 /* The id of a peer's number, or NULL. Valid until the agent is closed. */
 const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t peer);
 
+enum ahp_liveness {
+	AHP_NEVER_SEEN = 0, /* no link to it was ever up */
+	AHP_ALIVE = 1,
+	AHP_STUCK = 2, /* linked, and has not called the library for that long */
+	AHP_DEAD = 3   /* it has hung up, or its process has ended */
+};
+
+/*
+ * What is known of an agent of this host, by its heartbeat, timed with our own
+ * clock since we first looked: so the first answer for a link is AHP_ALIVE. A
+ * report and no more: nothing is sent again because an agent is stuck.
+ */
+enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
+			       int64_t timeout_ns);
+
 /* ---- sending --------------------------------------------------------------- */
 
 /*

@@ -294,6 +294,43 @@ int ahp_tokens_grant(struct ahp_tokens *tokens, struct avp_str agent,
 void ahp_tokens_return(struct ahp_tokens *tokens, struct avp_str agent,
 		       uint64_t unused);
 
+/* ---- retry counts and heartbeats, by hand ---------------------------------- */
+
+/*
+ * The reference's explicit calls, for programs that decide on retries and on who
+ * is alive themselves; agents do both on their own. At most AHP_RETRIES_MAX
+ * entries each: AVP_QUEUE_FULL beyond, AVP_NO_MEMORY.
+ */
+#define AHP_RETRIES_MAX 65536u
+
+struct ahp_retries;
+int ahp_retries_new(struct ahp_retries **retries, uint32_t max_retries);
+void ahp_retries_free(struct ahp_retries *retries);
+
+/* Is the message's count below the maximum? One never counted has 0. */
+bool ahp_should_retry(const struct ahp_retries *retries, const uint8_t id[16]);
+uint32_t ahp_retry_count(const struct ahp_retries *retries,
+			 const uint8_t id[16]);
+/* Counts one more; *count (may be NULL) is what it is then. */
+int ahp_increment_retry(struct ahp_retries *retries, const uint8_t id[16],
+			uint32_t *count);
+/* Forgets the message. */
+void ahp_reset_retry(struct ahp_retries *retries, const uint8_t id[16]);
+
+/*
+ * When who was heard of last. now_ns is of any monotonic clock. An agent that
+ * was never heard of counts as alive, as one does that was heard of less than
+ * timeout_ns ago.
+ */
+struct ahp_heartbeats;
+int ahp_heartbeats_new(struct ahp_heartbeats **heartbeats);
+void ahp_heartbeats_free(struct ahp_heartbeats *heartbeats);
+int ahp_heartbeat_update(struct ahp_heartbeats *heartbeats,
+			 struct avp_str agent, int64_t now_ns);
+bool ahp_heartbeat_alive(const struct ahp_heartbeats *heartbeats,
+			 struct avp_str agent, int64_t timeout_ns,
+			 int64_t now_ns);
+
 /* ---- sessions ----------------------------------------------------------- */
 
 /*

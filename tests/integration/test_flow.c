@@ -86,9 +86,11 @@ static void inline_both_ways(void)
 /* Every length around the ends of slot forms, cache lines and the arena. */
 static void every_length(void)
 {
+	uint8_t id[16] = { 0xff };
 	char task[80], body[600];
 
 	open_pair(NULL, NULL);
+	memset(id, 0xff, sizeof(id));
 	memset(task, 't', sizeof(task));
 	pattern_fill(body, sizeof(body), 7);
 	for (unsigned ids = 0; ids <= 80; ids += 20)

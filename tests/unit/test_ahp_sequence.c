@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The recorded step-by-step behaviour of the reference's queue (ahp_sequence,
+ * ahp_receive, ahp_wait_for_task), replayed by agents, retry counts and
+ * heartbeats. We differ on purpose where the record is a loss or a mistake:
+ *
+ *  - is_alive takes only the seconds of a difference: whole days and fractions
+ *    are dropped, and a clock that went back counts as a day. Ours is by the
+ *    whole, monotonic difference; such steps are counted and left out.
+ *  - wait_for_task takes a message that is no TASK, and loses it. Ours puts it
+ *    aside, and it is received next.
+ *  - the asynchronous receiver never acknowledges. Ours does.
+ *  - queue lengths are not asked for: duplicates are told apart by the reader,
+ *    not by the sender; that they are not delivered is replayed.
+ *
+ * to_dlq, get_dlq and clear_dlq belong to the tests of the dead letter queue; of
+ * to_dlq the retry count is replayed here.
+ */
+#include <math.h>
+#include <string.h>
+
+#include <avp/leader.h>
+
+#include "tests/agents.h"
+#include "tests/harness.h"
+#include "tests/vectors.h"
+
+enum { SENDER, HEAD, TOP, LEADER, AGENTS };
+static const char *const names[] = { "sender", "head", "top", "leader" };
+
+struct replay {
+	struct ahp_agent *agent[AGENTS];
+	struct ahp_retries *retries;
+	struct ahp_heartbeats *heartbeats;
+	double now, seen[AGENTS];
+	bool heard[AGENTS];
+	unsigned duplicates, sent, alive, different;
+};
+
+static int agent_of(struct avp_str name)
+{
+	for (int i = 0; i < AGENTS; i++)
+		if (avp_str_equal(name, avp_str_of(names[i])))
+			return i;
+	CU_FAIL_FATAL("an agent without a name");
+	return 0;
+}
+
+static void id_of(uint8_t id[16], const struct avp_json *step)
+{
+	CU_ASSERT_EQUAL(ahp_id_read(id, case_str(step, "message_id")), 0);
+}
+
+static void send_step(struct replay *r, const struct avp_json *step, int to)
+{
+	struct avp_str text = case_str(step, "message_id");
+	struct ahp_outgoing m = { .target = names[to],
+				  .method = AHP_TASK,
+				  .task_id = text };
+	uint8_t id[16];
+
+	id_of(id, step);
+	m.message_id = id;
+	r->sent++;
+	CU_ASSERT_EQUAL(ahp_send(r->agent[SENDER], &m, 0, NULL, NULL), 0);
+}
+
+static void beat(struct replay *r, int who)
+{
+	r->seen[who] = r->now;
+	r->heard[who] = true;
+	CU_ASSERT_EQUAL(ahp_heartbeat_update(r->heartbeats,
+					     avp_str_of(names[who]),
+					     llround(r->now * 1e9)),
+			0);
+}
+
+static void receive_step(struct replay *r, const struct avp_json *c,
+			 const struct avp_json *step)
+{
+	int who = agent_of(case_str(step, "agent"));
+	struct avp_str want = case_str(step, "message_id");
+	struct ahp_message m;
+	int error = ahp_receive(r->agent[who], &m, 0);
+
+	if (!want.len) {
+		CASE(c, error == AVP_TIMEOUT);
+		return;
+	}
+	if (!CASE(c, !error))
+		return;
+	CASE(c, avp_str_equal(m.task_id, want));
+	ahp_release(r->agent[who], &m);
+}
+
+static void alive_step(struct replay *r, const struct avp_json *c,
+		       const struct avp_json *step)
+{
+	struct avp_str name = case_str(step, "agent");
+	int who = agent_of(name);
+	double timeout = case_double(step, "timeout");
+	double since = r->now - r->seen[who];
+	bool ours = ahp_heartbeat_alive(r->heartbeats, name,
+					llround(timeout * 1e9),
+					llround(r->now * 1e9));
+	double seconds = fmod(floor(since), 86400);
+
+	if (seconds < 0)
+		seconds += 86400;
+	r->alive++;
+	if (r->heard[who] && (seconds < timeout) != (since < timeout)) {
+		CASE(c, case_bool(step, "result") == (seconds < timeout));
+		r->different++;
+		return;
+	}
+	CASE(c, ours == case_bool(step, "result"));
+}
+
+static void retry_step(struct replay *r, const struct avp_json *c,
+		       const struct avp_json *step)
+{
+	uint8_t id[16];
+	uint32_t count;
+
+	id_of(id, step);
+	if (case_is(step, "op", "should_retry")) {
+		CASE(c, ahp_should_retry(r->retries, id) ==
+				case_bool(step, "result"));
+	} else if (case_is(step, "op", "increment_retry")) {
+		CASE(c, !ahp_increment_retry(r->retries, id, &count) &&
+				count == case_int(step, "result"));
+	} else if (case_is(step, "op", "reset_retry")) {
+		ahp_reset_retry(r->retries, id);
+		CASE(c, ahp_retry_count(r->retries, id) == 0);
+	} else {
+		CASE(c, ahp_retry_count(r->retries, id) ==
+				case_int(step, "retry_count"));
+	}
+}
+
+static void replay_step(struct replay *r, const struct avp_json *c,
+			const struct avp_json *step)
+{
+	if (case_is(step, "op", "send")) {
+		send_step(r, step, agent_of(case_str(step, "agent")));
+		r->duplicates += !case_bool(step, "queued");
+	} else if (case_is(step, "op", "broadcast")) {
+		for (int i = HEAD; i < AGENTS; i++)
+			send_step(r, step, i);
+	} else if (case_is(step, "op", "receive")) {
+		receive_step(r, c, step);
+	} else if (case_is(step, "op", "update_heartbeat")) {
+		beat(r, agent_of(case_str(step, "agent")));
+	} else if (case_is(step, "op", "is_alive")) {
+		alive_step(r, c, step);
+	} else if (case_is(step, "op", "advance")) {
+		r->now += case_double(step, "seconds");
+	} else if (!case_is(step, "op", "queue") &&
+		   !case_is(step, "op", "get_dlq") &&
+		   !case_is(step, "op", "clear_dlq")) {
+		retry_step(r, c, step);
+	}
+}
+
+static void open_replay(struct replay *r, const struct avp_json *queue)
+{
+	*r = (struct replay){ .now = 1000000 };
+	for (int i = 0; i < AGENTS; i++)
+		r->agent[i] = agent_open(names[i], NULL);
+	for (int i = HEAD; i < AGENTS; i++)
+		agents_link(r->agent[SENDER], r->agent[i]);
+	CU_ASSERT_EQUAL_FATAL(
+		ahp_retries_new(&r->retries,
+				(uint32_t)case_int(queue, "max_retries")),
+		0);
+	CU_ASSERT_EQUAL_FATAL(ahp_heartbeats_new(&r->heartbeats), 0);
+}
+
+/* What is left is read: every message once, however often it was sent. */
+static void close_replay(struct replay *r, const struct avp_json *c)
+{
+	uint64_t received = 0, duplicates = 0;
+	struct ahp_message m;
+
+	for (int i = HEAD; i < AGENTS; i++) {
+		while (!ahp_receive(r->agent[i], &m, 0))
+			ahp_release(r->agent[i], &m);
+		received += agent_stats(r->agent[i]).received;
+		duplicates += agent_stats(r->agent[i]).duplicates;
+	}
+	CASE(c, received + duplicates == r->sent);
+	CASE(c, duplicates >= r->duplicates);
+	for (int i = 0; i < AGENTS; i++)
+		ahp_agent_close(r->agent[i]);
+	ahp_retries_free(r->retries);
+	ahp_heartbeats_free(r->heartbeats);
+}
+
+static void sequences(void)
+{
+	unsigned alive = 0, different = 0;
+
+	CU_ASSERT(vectors_count("ahp_sequence") > 0);
+	for (const struct avp_json *c = vectors_first("ahp_sequence"); c;
+	     c = avp_json_next(c)) {
+		const struct avp_json *steps = avp_json_get(c, "steps");
+		struct replay r;
+
+		open_replay(&r, avp_json_first(steps));
+		for (const struct avp_json *step = avp_json_first(steps); step;
+		     step = avp_json_next(step))
+			replay_step(&r, c, step);
+		alive += r.alive;
+		different += r.different;
+		close_replay(&r, c);
+	}
+	CU_ASSERT(alive > different);
+}
+
+/* TASK, RESULT and PROGRESS are acknowledged; the answer goes to the source. */
+static void receive(void)
+{
+	CU_ASSERT(vectors_count("ahp_receive") > 0);
+	for (const struct avp_json *c = vectors_first("ahp_receive"); c;
+	     c = avp_json_next(c)) {
+		const struct ahp_agent_options options = {
+			.flags = case_bool(c, "auto_ack") ? 0 :
+							    AHP_EXPLICIT_ACK
+		};
+		const struct avp_json *sent = avp_json_get(c, "sent");
+		struct ahp_outgoing out = { .target = "head" };
+		struct ahp_agent *from, *head;
+		struct ahp_receipt receipt;
+		struct ahp_message m;
+		bool answered;
+
+		if (avp_json_type_of(sent) != AVP_JSON_OBJECT)
+			continue; /* a time-out */
+		out.method = (uint8_t)ahp_method_of(case_str(sent, "method"));
+		answered = out.method == AHP_TASK ||
+			   out.method == AHP_RESULT ||
+			   out.method == AHP_PROGRESS;
+		from = agent_open("from", NULL);
+		head = agent_open("head", &options);
+		agents_link(from, head);
+		CASE(c, !ahp_send(from, &out, 0, &receipt, NULL));
+		CASE(c, !ahp_receive(head, &m, 0));
+		agents_settle(head, from);
+		/* What is never answered in the record is, as a fact in memory,
+		 * always acknowledged here. */
+		CASE(c, (ahp_status(from, &receipt) == 0) ==
+				(!answered || case_bool(c, "auto_ack")));
+		ahp_release(head, &m);
+		ahp_agent_close(head);
+		ahp_agent_close(from);
+	}
+}
+
+/* Recorded: what is no TASK is lost. Ours: it waits in the inbox. */
+static void wait_for_task(void)
+{
+	CU_ASSERT(vectors_count("ahp_wait_for_task") > 0);
+	for (const struct avp_json *c = vectors_first("ahp_wait_for_task"); c;
+	     c = avp_json_next(c)) {
+		struct ahp_outgoing out = {
+			.target = "head",
+			.method = (uint8_t)ahp_method_of(
+				case_str(c, "sent_method")),
+		};
+		struct ahp_outgoing ask = { .target = "from",
+					    .method = AHP_TASK,
+					    .task_id = { "t", 1 } };
+		struct ahp_agent *from = agent_open("from", NULL);
+		struct ahp_agent *head = agent_open("head", NULL);
+		struct ahp_inbox *inbox;
+		struct ahp_message *m;
+
+		agents_link(from, head);
+		CASE(c, !ahp_inbox_open(&inbox, head, NULL));
+		CASE(c, !ahp_send(from, &out, 0, NULL, NULL));
+		CASE(c, ahp_request(inbox, &ask, 0, &m, NULL) == AVP_TIMEOUT);
+		if (CASE(c, !ahp_inbox_receive(inbox, &m, 0))) {
+			CASE(c, m->method == out.method);
+			ahp_inbox_done(inbox, m);
+		}
+		ahp_inbox_close(inbox);
+		ahp_agent_close(head);
+		ahp_agent_close(from);
+	}
+}
+
+static void liveness(void)
+{
+	struct ahp_agent *a = agent_open("a", NULL), *b = agent_open("b", NULL);
+	struct ahp_event event;
+
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", SECOND_NS), AHP_NEVER_SEEN);
+	agents_link(a, b);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", LONG_NS), AHP_ALIVE);
+	CU_ASSERT_EQUAL(ahp_agent_run(a, SECOND_NS / 100), 0);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", SECOND_NS / 200), AHP_STUCK);
+	ahp_agent_run(b, 0);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", LONG_NS), AHP_ALIVE);
+	CU_ASSERT_EQUAL(ahp_next_event(a, &event, 0), AVP_TIMEOUT);
+	ahp_agent_close(b);
+	ahp_agent_run(a, 0);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", LONG_NS), AHP_DEAD);
+	ahp_agent_close(a);
+}
+
+int main(void)
+{
+	static const struct test tests[] = {
+		TEST(sequences),
+		TEST(receive),
+		TEST(wait_for_task),
+		TEST(liveness),
+		{ 0 },
+	};
+
+	agents_begin();
+	return test_main("ahp_sequence", tests);
+}
