@@ -86,7 +86,7 @@ static void inline_both_ways(void)
 /* Every length around the ends of slot forms, cache lines and the arena. */
 static void every_length(void)
 {
-	uint8_t id[16] = { 0xff };
+	uint8_t id[16];
 	char task[80], body[600];
 
 	open_pair(NULL, NULL);
@@ -102,11 +102,12 @@ static void every_length(void)
 				.session_id = {task, ids / 2},
 				.body = body,
 				.body_bytes = n,
-				.message_id =
-					n % 3 ? NULL : (const uint8_t *)body,
+				.message_id = n % 3 ? NULL : id,
 			};
 			struct ahp_message m;
 
+			/* The same id again would not be delivered. */
+			memcpy(id, (unsigned[]){ids, n}, 2 * sizeof(n));
 			CU_ASSERT_EQUAL_FATAL(ahp_send(a, &out, 0, NULL, NULL),
 					      0);
 			CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &m, 0), 0);
