@@ -625,7 +625,7 @@ static void invalid_messages(void)
 				     __VA_ARGS__},       \
 	 refused(&out, answer))
 	REFUSED(AVP_INVALID_MESSAGE, .kind = 2);
-	REFUSED(AVP_INVALID_MESSAGE, .flags = 4);
+	REFUSED(AVP_INVALID_MESSAGE, .flags = 16);
 	REFUSED(AVP_INVALID_MESSAGE, .reserved[1] = 1);
 	REFUSED(AVP_INVALID_MESSAGE, .task_id = {long_id, 81});
 	REFUSED(AVP_INVALID_MESSAGE, .session_id = {long_id, 81});
