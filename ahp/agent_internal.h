@@ -127,6 +127,8 @@ struct ahp__link {
 
 	struct avp_ledger *ledger;
 	uint32_t *deadline_ms; /* [slots] of reliable messages; NULL: none yet */
+	uint32_t usual_ms; /* the agent's task_timeout_ns; 0: for ever */
+	uint64_t settled_below; /* what was true of it when last looked */
 	bool lost;	       /* the first that was not accepted has been seen */
 	uint32_t pool;	       /* of bodies that it may read */
 	uint32_t passed;       /* segments up to this number were passed */

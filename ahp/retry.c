@@ -273,6 +273,26 @@ static void bury_in_place(struct ahp__link *link, uint64_t sequence,
 	bury(link->agent, &p, AVP_QUEUE_FULL);
 }
 
+static int64_t timeout_of(const struct ahp_agent *agent,
+			  const struct ahp_outgoing *m)
+{
+	if (m && m->deadline_ns)
+		return m->deadline_ns;
+	return agent->options.task_timeout_ns ? agent->options.task_timeout_ns :
+						TASK_TIMEOUT_NS;
+}
+
+/* Half of what a word can tell is 24 days: what is later is never. */
+static uint32_t ms_after(uint32_t now_ms, int64_t ns)
+{
+	uint32_t at;
+
+	if (ns > INT32_MAX * 1000000ll)
+		return 0;
+	at = now_ms + (ns < 0 ? 0 : (uint32_t)(ns / 1000000)) + 1;
+	return at ? at : 1;
+}
+
 int ahp__retry_before(struct ahp__link *link, uint32_t flags,
 		      struct avp_reason *why)
 {
@@ -290,12 +310,16 @@ int ahp__retry_before(struct ahp__link *link, uint32_t flags,
 		if (!link->deadline_ms)
 			error = avp__fail(why, AVP_NO_MEMORY,
 					  "no memory for deadlines");
+		/* Far from the word's ends: added without a look. */
+		link->usual_ms = ms_after(0, timeout_of(link->agent, NULL));
 	}
 	if (flags & AHP_NOTIFY && !error)
 		error = ahp__events_reserve(link->agent, why);
-	if (error || !link->deadline_ms ||
-	    avp_ledger_accepted(link->ledger) > sequence)
+	if (error || !link->deadline_ms)
 		return error;
+	link->settled_below = avp_ledger_accepted(link->ledger);
+	if (link->settled_below > sequence)
+		return 0;
 	cookie = avp_ledger_cookie(link->ledger, sequence);
 	if (!cookie || !(*cookie & COOKIE_RELIABLE) ||
 	    *cookie >> COOKIE_PARCEL_SHIFT & COOKIE_PARCEL_MASK)
@@ -313,26 +337,6 @@ int ahp__retry_before(struct ahp__link *link, uint32_t flags,
 			 PARCELS_MAX);
 }
 
-static int64_t timeout_of(const struct ahp_agent *agent,
-			  const struct ahp_outgoing *m)
-{
-	if (m->deadline_ns)
-		return m->deadline_ns;
-	return agent->options.task_timeout_ns ? agent->options.task_timeout_ns :
-						TASK_TIMEOUT_NS;
-}
-
-/* Half of what a word can tell is 24 days: what is later is never. */
-static uint32_t ms_after(uint32_t now_ms, int64_t ns)
-{
-	uint32_t at;
-
-	if (ns > INT32_MAX * 1000000ll)
-		return 0;
-	at = now_ms + (ns < 0 ? 0 : (uint32_t)(ns / 1000000)) + 1;
-	return at ? at : 1;
-}
-
 uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 			 const struct ahp_outgoing *m, uint32_t flags,
 			 uint32_t body)
@@ -343,7 +347,10 @@ uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 
 	if (!(flags & AHP_RELIABLE))
 		return cookie;
-	deadline = ms_after(slot->sent_ms, timeout_of(link->agent, m));
+	deadline = m->deadline_ns || !link->usual_ms ?
+			   ms_after(slot->sent_ms, timeout_of(link->agent, m)) :
+			   slot->sent_ms + link->usual_ms;
+	deadline += link->usual_ms && !deadline; /* 0 is never */
 	link->deadline_ms[at] = deadline;
 	if (deadline && (!slot->expiry_ms ||
 			 (int32_t)(slot->expiry_ms - deadline) > 0))

@@ -482,6 +482,15 @@ static uint64_t lent_by(const struct ahp_agent *agent,
 			 m->body_bytes + head_len(m);
 }
 
+/* Is there more to do than to publish it: see ahp__retry_before()? */
+static inline bool needs_place(const struct ahp__link *link, uint32_t flags)
+{
+	if (!link->deadline_ms)
+		return flags != 0;
+	return flags & AHP_NOTIFY ||
+	       link->tx.next - link->settled_below > link->tx.slot_mask;
+}
+
 /* A reliable message to an agent that is not there is taken all the same. */
 __attribute__((cold)) static int
 send_later(struct ahp_agent *agent, const struct ahp_outgoing *m, int error,
@@ -529,7 +538,7 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 		if (error)
 			return send_later(agent, m, error, receipt, why);
 	}
-	if (LANE_UNLIKELY(link->deadline_ms || tracked(agent, m))) {
+	if (LANE_UNLIKELY(needs_place(link, tracked(agent, m)))) {
 		error = ahp__retry_before(link, tracked(agent, m), why);
 		if (error)
 			return error;
