@@ -13,7 +13,7 @@ int ahp__share_open(struct ahp_agent *agent, const struct ahp_outgoing *m,
 {
 	int error;
 
-	*shared = (struct ahp__shared){ .message = *m };
+	*shared = (struct ahp__shared){.message = *m};
 	shared->message.flags |= AHP_KEEP_LOAN;
 	if (m->loan || (!m->frame && m->body_bytes <= IN_SLOT_BYTES))
 		return 0;

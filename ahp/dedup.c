@@ -163,7 +163,8 @@ void ahp__dedup_add(struct ahp__dedup *d, const uint8_t id[16])
 	}
 	memcpy(d->ring[place], id, 16);
 	d->next++;
-	for (at = hash & cell_mask(d); d->cell[at]; at = (at + 1) & cell_mask(d))
+	for (at = hash & cell_mask(d); d->cell[at];
+	     at = (at + 1) & cell_mask(d))
 		continue;
 	d->cell[at] = (uint64_t)hash << 32 | (place + 1);
 }

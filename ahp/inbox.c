@@ -75,8 +75,8 @@ static int receive_new(struct ahp_inbox *inbox, struct letter **out,
 	if (letter)
 		inbox->spare = letter->next;
 	else
-		letter = aligned_alloc(_Alignof(struct letter),
-				       sizeof(*letter));
+		letter =
+			aligned_alloc(_Alignof(struct letter), sizeof(*letter));
 	if (!letter)
 		return AVP_NO_MEMORY;
 	error = ahp_receive(inbox->agent, &letter->message, timeout_ns);
@@ -122,9 +122,9 @@ int ahp_request(struct ahp_inbox *inbox, const struct ahp_outgoing *request,
 		struct avp_reason *why)
 {
 	int64_t now_ns = ahp__now_ns(), end_ns = AHP_FOREVER;
-	uint8_t method = request->method == AHP_TOKEN_REQUEST ?
-				 AHP_TOKEN_RESPONSE :
-				 AHP_RESULT;
+	uint8_t method = request->method == AHP_TOKEN_REQUEST
+				 ? AHP_TOKEN_RESPONSE
+				 : AHP_RESULT;
 	struct ahp_receipt receipt;
 	struct letter *letter;
 	int error;
@@ -144,14 +144,13 @@ int ahp_request(struct ahp_inbox *inbox, const struct ahp_outgoing *request,
 					 AHP_INBOX_MAX);
 		now_ns = ahp__now_ns();
 		error = receive_new(inbox, &letter,
-				    end_ns == AHP_FOREVER ? AHP_FOREVER :
-				    end_ns > now_ns	  ? end_ns - now_ns :
-							    0);
+				    end_ns == AHP_FOREVER ? AHP_FOREVER
+				    : end_ns > now_ns	  ? end_ns - now_ns
+							  : 0);
 		if (error)
-			return avp__fail(why, error,
-					 "no answer from %s in time",
-					 ahp_peer_id(inbox->agent,
-						     receipt.peer));
+			return avp__fail(
+				why, error, "no answer from %s in time",
+				ahp_peer_id(inbox->agent, receipt.peer));
 		if (letter->message.peer == receipt.peer &&
 		    letter->message.method == method &&
 		    avp_str_equal(letter->message.task_id, request->task_id)) {
@@ -209,10 +208,10 @@ int ahp_request_tokens(struct ahp_inbox *inbox, const char *leader,
 		       uint64_t tokens, int64_t timeout_ns, uint64_t *granted,
 		       uint64_t *remaining, struct avp_reason *why)
 {
-	struct ahp_token_request_payload payload = { .tokens = tokens };
-	struct ahp_outgoing request = { .target = leader,
-					.method = AHP_TOKEN_REQUEST };
-	struct avp_buf buf = { 0 };
+	struct ahp_token_request_payload payload = {.tokens = tokens};
+	struct ahp_outgoing request = {.target = leader,
+				       .method = AHP_TOKEN_REQUEST};
+	struct avp_buf buf = {0};
 	struct avp_json_writer w;
 	struct ahp_message *answer;
 	char task[40];
@@ -228,7 +227,7 @@ int ahp_request_tokens(struct ahp_inbox *inbox, const char *leader,
 		avp_buf_fini(&buf);
 		return avp__fail(why, error, "no memory for a request");
 	}
-	request.task_id = (struct avp_str){ task, strlen(task) };
+	request.task_id = (struct avp_str){task, strlen(task)};
 	request.body = buf.data;
 	request.body_bytes = buf.len;
 	error = ahp_request(inbox, &request, timeout_ns, &answer, why);

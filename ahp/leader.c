@@ -12,10 +12,10 @@
 #include "ahp/leader_internal.h"
 #include "shm/reason.h"
 
-#define BUCKETS	 4096
-#define SLICE_NS 20000000ll   /* between two looks at events and deadlines */
-#define GRACE_NS 1000000000ll /* for the RESULT of what was accepted late */
-#define SHORT_BYTES 64	      /* ahp__share_open() makes loans of longer ones */
+#define BUCKETS		4096
+#define SLICE_NS	20000000ll /* between two looks at events and deadlines */
+#define GRACE_NS	1000000000ll /* for the RESULT of what was accepted late */
+#define SHORT_BYTES	64 /* ahp__share_open() makes loans of longer ones */
 #define TASK_TIMEOUT_NS 60000000000ll
 
 /* What the jobs of one dispatch have in common. */
@@ -74,7 +74,7 @@ static uint32_t *receipt_bucket(struct ahp_leader *l,
 
 static struct avp_str task_of(const struct job *job)
 {
-	return (struct avp_str){ job->task, job->task_bytes };
+	return (struct avp_str){job->task, job->task_bytes};
 }
 
 static uint32_t find_task(struct ahp_leader *l, struct avp_str task,
@@ -115,7 +115,7 @@ static int reserve_job(struct ahp_leader *l, struct avp_reason *why)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for a task");
 	l->job = job;
 	for (uint32_t i = l->room ? l->room : 1; i < room; i++)
-		job[i] = (struct job){ .next_task = i + 1 < room ? i + 1 : 0 };
+		job[i] = (struct job){.next_task = i + 1 < room ? i + 1 : 0};
 	l->free = l->room ? l->room : 1;
 	l->room = room;
 	return 0;
@@ -132,13 +132,13 @@ static void open_job(struct ahp_leader *l, const struct ahp_outgoing *task,
 	l->open++;
 	by_task = task_bucket(l, task->task_id, receipt->peer);
 	by_receipt = receipt_bucket(l, receipt);
-	*job = (struct job){ .cargo = cargo,
-			     .receipt = *receipt,
-			     .deadline_ns = deadline_ns,
-			     .next_task = *by_task,
-			     .next_receipt = *by_receipt,
-			     .open = true,
-			     .task_bytes = (uint8_t)task->task_id.len };
+	*job = (struct job){.cargo = cargo,
+			    .receipt = *receipt,
+			    .deadline_ns = deadline_ns,
+			    .next_task = *by_task,
+			    .next_receipt = *by_receipt,
+			    .open = true,
+			    .task_bytes = (uint8_t)task->task_id.len};
 	memcpy(job->task, task->task_id.data, task->task_id.len);
 	*by_task = *by_receipt = i;
 	cargo->jobs++;
@@ -184,10 +184,9 @@ int ahp_leader_open(struct ahp_leader **out, struct ahp_agent *agent,
 	int error;
 
 	AHP_GUARD(agent);
-	if (options &&
-	    (options->size < sizeof(*options) || options->flags ||
-	     options->reserved[0] || options->reserved[1] ||
-	     options->reserved[2] || options->reserved[3]))
+	if (options && (options->size < sizeof(*options) || options->flags ||
+			options->reserved[0] || options->reserved[1] ||
+			options->reserved[2] || options->reserved[3]))
 		return avp__fail(why, AVP_USAGE,
 				 "leader options: wrong size or unknown flags");
 	l = calloc(1, sizeof(*l));
@@ -234,8 +233,8 @@ static struct cargo *new_cargo(struct ahp_leader *l,
 		return NULL;
 	cargo->jobs = 1; /* the dispatch's own hold */
 	cargo->kind = m->kind;
-	cargo->token_limit = m->token_limit ? m->token_limit :
-					      AHP_DEFAULT_TOKEN_LIMIT;
+	cargo->token_limit =
+		m->token_limit ? m->token_limit : AHP_DEFAULT_TOKEN_LIMIT;
 	cargo->session_bytes = (uint8_t)m->session_id.len;
 	if (m->session_id.len)
 		memcpy(cargo->session, m->session_id.data, m->session_id.len);
@@ -273,10 +272,10 @@ static int dispatch_one(struct ahp_leader *l, const struct ahp_outgoing *m,
 static int64_t deadline_of(const struct ahp_agent *agent,
 			   const struct ahp_outgoing *task)
 {
-	int64_t ns = task->deadline_ns ? task->deadline_ns :
-		     agent->options.task_timeout_ns ?
-					 agent->options.task_timeout_ns :
-					 TASK_TIMEOUT_NS;
+	int64_t ns = task->deadline_ns ? task->deadline_ns
+		     : agent->options.task_timeout_ns
+			     ? agent->options.task_timeout_ns
+			     : TASK_TIMEOUT_NS;
 	int64_t now_ns = ahp__now_ns();
 
 	return ns < AHP_FOREVER - now_ns ? now_ns + ns : AHP_FOREVER;
@@ -293,11 +292,12 @@ int ahp_leader_dispatch(struct ahp_leader *l, const struct ahp_outgoing *task,
 	AHP_GUARD(l->agent);
 	if (!task->task_id.len || task->task_id.len > AVP_LANE_ID_BYTES ||
 	    task->session_id.len > AVP_LANE_ID_BYTES)
-		return avp__fail(why, AVP_USAGE,
-				 "task id of %zu bytes, session id of %zu: a "
-				 "task id is needed, and %d bytes are the limit",
-				 task->task_id.len, task->session_id.len,
-				 AVP_LANE_ID_BYTES);
+		return avp__fail(
+			why, AVP_USAGE,
+			"task id of %zu bytes, session id of %zu: a "
+			"task id is needed, and %d bytes are the limit",
+			task->task_id.len, task->session_id.len,
+			AVP_LANE_ID_BYTES);
 	error = ahp__share_open(l->agent, task, &shared, why);
 	if (error)
 		return error;
@@ -344,12 +344,12 @@ static int read_request(const struct ahp_message *m, uint64_t *tokens)
 static int send_grant(struct ahp_leader *l, const struct ahp_message *m,
 		      uint64_t granted, uint64_t left)
 {
-	struct ahp_token_response_payload payload = { granted, left };
-	struct ahp_outgoing answer = { .peer = m->peer,
-				       .method = AHP_TOKEN_RESPONSE,
-				       .task_id = m->task_id,
-				       .session_id = m->session_id };
-	struct avp_buf buf = { 0 };
+	struct ahp_token_response_payload payload = {granted, left};
+	struct ahp_outgoing answer = {.peer = m->peer,
+				      .method = AHP_TOKEN_RESPONSE,
+				      .task_id = m->task_id,
+				      .session_id = m->session_id};
+	struct avp_buf buf = {0};
 	struct avp_json_writer w;
 	int error;
 
@@ -405,7 +405,7 @@ static int tell(struct ahp_leader *l, uint32_t i, enum ahp_news_kind kind,
 		.code = code,
 		.peer = job->receipt.peer,
 		.source = ahp_peer_id(l->agent, job->receipt.peer),
-		.task_id = { l->task, job->task_bytes },
+		.task_id = {l->task, job->task_bytes},
 		.message = message,
 	};
 	if (kind == AHP_NEWS_RESULT || kind == AHP_NEWS_DEAD)
@@ -426,7 +426,7 @@ static void bury(struct ahp_leader *l, const struct job *job)
 		.method = AHP_TASK,
 		.kind = cargo->kind,
 		.task_id = task_of(job),
-		.session_id = { cargo->session, cargo->session_bytes },
+		.session_id = {cargo->session, cargo->session_bytes},
 		.body = cargo->data,
 		.body_bytes = cargo->bytes,
 		.receipt = job->receipt,
@@ -512,14 +512,14 @@ static int sort(struct ahp_leader *l, struct ahp_message *m,
 		i = find_task(l, m->task_id, m->peer);
 	if (i)
 		return tell(l, i,
-			    m->method == AHP_RESULT ? AHP_NEWS_RESULT :
-						      AHP_NEWS_PROGRESS,
+			    m->method == AHP_RESULT ? AHP_NEWS_RESULT
+						    : AHP_NEWS_PROGRESS,
 			    0, m, news);
-	*news = (struct ahp_news){ .kind = AHP_NEWS_MESSAGE,
-				   .peer = m->peer,
-				   .source = m->source,
-				   .task_id = m->task_id,
-				   .message = m };
+	*news = (struct ahp_news){.kind = AHP_NEWS_MESSAGE,
+				  .peer = m->peer,
+				  .source = m->source,
+				  .task_id = m->task_id,
+				  .message = m};
 	return 1;
 }
 
@@ -548,9 +548,9 @@ int ahp_leader_next(struct ahp_leader *l, struct ahp_news *news,
 		if (now_ns >= end_ns)
 			return AVP_TIMEOUT;
 		wait_ns = end_ns - now_ns;
-		ahp_agent_run(l->agent, l->open && wait_ns > SLICE_NS ?
-						SLICE_NS :
-						wait_ns);
+		ahp_agent_run(l->agent, l->open && wait_ns > SLICE_NS
+						? SLICE_NS
+						: wait_ns);
 		now_ns = ahp__now_ns();
 	}
 }

@@ -104,7 +104,8 @@ int ahp_leader_dispatch(struct ahp_leader *leader,
 uint32_t ahp_leader_open_tasks(const struct ahp_leader *leader);
 
 enum ahp_news_kind {
-	AHP_NEWS_MESSAGE = 0,  /* of no open task: whatever else was sent to us */
+	AHP_NEWS_MESSAGE =
+		0, /* of no open task: whatever else was sent to us */
 	AHP_NEWS_PROGRESS = 1, /* of an open task */
 	AHP_NEWS_RESULT = 2,   /* its end */
 	/*

@@ -44,8 +44,8 @@ static void watch_names(struct ahp__retry *r)
 	struct avp_reason why;
 	char path[32];
 
-	r->names = (struct avp_watch){ inotify_init1(IN_CLOEXEC | IN_NONBLOCK),
-				       AVP_READABLE, names_ready, r };
+	r->names = (struct avp_watch){inotify_init1(IN_CLOEXEC | IN_NONBLOCK),
+				      AVP_READABLE, names_ready, r};
 	if (r->names.fd < 0)
 		return;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", r->agent->dir);
@@ -70,10 +70,9 @@ int ahp__retry_open(struct ahp_agent *agent, struct avp_reason *why)
 	memcpy(&r->random, agent->epoch, sizeof(r->random));
 	r->random |= 1;
 	r->chunk = calloc(PARCELS_MAX / PARCELS_CHUNK, sizeof(*r->chunk));
-	r->timer = (struct avp_watch){ timerfd_create(CLOCK_MONOTONIC,
-						      TFD_CLOEXEC |
-							      TFD_NONBLOCK),
-				       AVP_READABLE, timer_ready, r };
+	r->timer = (struct avp_watch){
+		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
+		AVP_READABLE, timer_ready, r};
 	if (!r->chunk || r->timer.fd < 0)
 		error = avp__fail(why, AVP_NO_MEMORY,
 				  "no memory or no fd for retries");
@@ -125,7 +124,8 @@ static uint32_t bucket_of(const struct ahp_receipt *origin)
 	return (uint32_t)((key ^ key >> 32) % ORIGIN_BUCKETS);
 }
 
-static bool same_origin(const struct ahp_receipt *a, const struct ahp_receipt *b)
+static bool same_origin(const struct ahp_receipt *a,
+			const struct ahp_receipt *b)
 {
 	return a->sequence == b->sequence && a->peer == b->peer &&
 	       a->generation == b->generation;

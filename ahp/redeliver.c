@@ -88,9 +88,9 @@ static int fit(struct ahp__link *link, struct parcel *p,
 static uint32_t expiry_of(const struct parcel *p, uint32_t now_ms,
 			  int64_t now_ns)
 {
-	int64_t left = p->deadline_ns == NO_DEADLINE ?
-			       INT32_MAX :
-			       (p->deadline_ns - now_ns) / 1000000;
+	int64_t left = p->deadline_ns == NO_DEADLINE
+			       ? INT32_MAX
+			       : (p->deadline_ns - now_ns) / 1000000;
 	uint32_t at;
 
 	if (p->expires_ms && p->expires_ms < left)
@@ -133,7 +133,7 @@ static void write_slot(struct ahp__link *link, const struct parcel *p,
 int ahp__retry_deliver(struct ahp__link *link, struct parcel *p)
 {
 	struct ahp_agent *agent = link->agent;
-	struct avp_slot_view v = { 0 };
+	struct avp_slot_view v = {0};
 	uint64_t lent, sequence;
 	uint32_t flags = 0;
 	int error = ahp__retry_before(link, 0, NULL);
@@ -241,8 +241,8 @@ int ahp__retry_pack(struct ahp_agent *agent, struct parcel *p,
 		slot->flags |= SLOT_PROMPT;
 	slot->method = m->method;
 	slot->kind = m->kind;
-	slot->token_limit = m->token_limit ? m->token_limit :
-					     AHP_DEFAULT_TOKEN_LIMIT;
+	slot->token_limit =
+		m->token_limit ? m->token_limit : AHP_DEFAULT_TOKEN_LIMIT;
 	at = lane_put_id(at, m->task_id.data, m->task_id.len);
 	at = lane_put_id(at, m->session_id.data, m->session_id.len);
 	memcpy(slot->message_id, p->id, sizeof(slot->message_id));

@@ -8,12 +8,12 @@
 
 int64_t ahp__backoff_ns(int64_t delay_ns, uint32_t retry, uint32_t random)
 {
-	uint32_t doublings = retry > BACKOFF_DOUBLINGS ? BACKOFF_DOUBLINGS :
-			     retry			? retry - 1 :
-							  0;
-	int64_t step = delay_ns > INT64_MAX >> (BACKOFF_DOUBLINGS + 2) ?
-			       INT64_MAX >> 2 :
-			       delay_ns << doublings;
+	uint32_t doublings = retry > BACKOFF_DOUBLINGS ? BACKOFF_DOUBLINGS
+			     : retry		       ? retry - 1
+						       : 0;
+	int64_t step = delay_ns > INT64_MAX >> (BACKOFF_DOUBLINGS + 2)
+			       ? INT64_MAX >> 2
+			       : delay_ns << doublings;
 
 	/* Never less than was asked for; up to half of it more. */
 	return step + (int64_t)((double)(step / 2) * random / UINT32_MAX);
@@ -52,7 +52,7 @@ static bool read_answers(struct ahp_agent *agent)
 static void set_timer(struct ahp__retry *r, int64_t now_ns, bool answers)
 {
 	int64_t due_ns = r->queued ? now_ns + r->tick_ns : NO_DEADLINE;
-	struct itimerspec at = { 0 };
+	struct itimerspec at = {0};
 
 	if (answers && now_ns + ANSWERS_NS < due_ns)
 		due_ns = now_ns + ANSWERS_NS;
@@ -83,9 +83,9 @@ static const char *words_for(int code)
 
 static void tell(struct ahp_agent *agent, const struct parcel *p)
 {
-	struct ahp_event event = { .receipt = p->origin,
-				   .code = p->outcome,
-				   .deliveries = p->deliveries };
+	struct ahp_event event = {.receipt = p->origin,
+				  .code = p->outcome,
+				  .deliveries = p->deliveries};
 
 	if (p->notify)
 		ahp__events_add(agent, &event);
@@ -101,7 +101,7 @@ static void let_go(struct ahp_agent *agent, struct parcel *p)
 /* The letter of a parcel, to whoever keeps dead letters. */
 static void bury(struct ahp_agent *agent, struct parcel *p, int code)
 {
-	struct avp_slot_view v = { 0 };
+	struct avp_slot_view v = {0};
 	struct ahp_dead_letter letter = {
 		.target = ahp_peer_id(agent, p->origin.peer),
 		.code = code,
@@ -117,15 +117,15 @@ static void bury(struct ahp_agent *agent, struct parcel *p, int code)
 	letter.method = v.method;
 	letter.kind = v.kind;
 	memcpy(letter.message_id, p->id, sizeof(letter.message_id));
-	letter.task_id = (struct avp_str){ v.task, v.task_bytes };
-	letter.session_id = (struct avp_str){ v.session, v.session_bytes };
+	letter.task_id = (struct avp_str){v.task, v.task_bytes};
+	letter.session_id = (struct avp_str){v.session, v.session_bytes};
 	letter.body = v.inline_data;
 	letter.body_bytes = v.body_bytes;
 	if (v.in_arena) {
 		const struct avp_block *block = &agent->body[p->body].block;
 
-		letter.body = (const uint8_t *)block->data +
-			      (v.offset - block->off);
+		letter.body =
+			(const uint8_t *)block->data + (v.offset - block->off);
 	}
 	if (agent->bury)
 		error = agent->bury(agent->bury_arg, &letter);
@@ -163,8 +163,8 @@ static uint32_t max_retries(const struct ahp_agent *agent)
 
 static int64_t delay_of(const struct ahp_agent *agent)
 {
-	return agent->options.retry_delay_ns ? agent->options.retry_delay_ns :
-					       RETRY_DELAY_NS;
+	return agent->options.retry_delay_ns ? agent->options.retry_delay_ns
+					     : RETRY_DELAY_NS;
 }
 
 /* Waits in its peer's queue, until the deadline at most. */
@@ -229,7 +229,7 @@ static void fill_parcel(struct parcel *p, const struct ahp__link *link,
 			uint64_t sequence, uint64_t cookie)
 {
 	uint64_t at = sequence & link->tx.slot_mask;
-	struct avp_slot_view v = { 0 };
+	struct avp_slot_view v = {0};
 
 	memcpy(p->slot, link->tx.slots + at * SLOT_BYTES, SLOT_BYTES);
 	lane_parse(p->slot, &v);
@@ -249,8 +249,8 @@ static struct parcel *parcel_of(struct ahp__link *link, uint64_t sequence,
 {
 	struct ahp__retry *r = link->agent->retry;
 	uint32_t number = cookie >> COOKIE_PARCEL_SHIFT & COOKIE_PARCEL_MASK;
-	struct ahp_receipt origin = { sequence, link->peer->number,
-				      link->generation };
+	struct ahp_receipt origin = {sequence, link->peer->number,
+				     link->generation};
 	struct parcel *p;
 
 	if (number)
@@ -265,8 +265,8 @@ static struct parcel *parcel_of(struct ahp__link *link, uint64_t sequence,
 static void bury_in_place(struct ahp__link *link, uint64_t sequence,
 			  uint64_t cookie, int last)
 {
-	struct parcel p = { .origin = { sequence, link->peer->number,
-					link->generation } };
+	struct parcel p = {
+		.origin = {sequence, link->peer->number, link->generation}};
 
 	fill_parcel(&p, link, sequence, cookie);
 	p.last = last;
@@ -278,8 +278,8 @@ static int64_t timeout_of(const struct ahp_agent *agent,
 {
 	if (m && m->deadline_ns)
 		return m->deadline_ns;
-	return agent->options.task_timeout_ns ? agent->options.task_timeout_ns :
-						TASK_TIMEOUT_NS;
+	return agent->options.task_timeout_ns ? agent->options.task_timeout_ns
+					      : TASK_TIMEOUT_NS;
 }
 
 /* Half of what a word can tell is 24 days: what is later is never. */
@@ -347,13 +347,13 @@ uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 
 	if (!(flags & AHP_RELIABLE))
 		return cookie;
-	deadline = m->deadline_ns || !link->usual_ms ?
-			   ms_after(slot->sent_ms, timeout_of(link->agent, m)) :
-			   slot->sent_ms + link->usual_ms;
+	deadline = m->deadline_ns || !link->usual_ms
+			   ? ms_after(slot->sent_ms, timeout_of(link->agent, m))
+			   : slot->sent_ms + link->usual_ms;
 	deadline += link->usual_ms && !deadline; /* 0 is never */
 	link->deadline_ms[at] = deadline;
-	if (deadline && (!slot->expiry_ms ||
-			 (int32_t)(slot->expiry_ms - deadline) > 0))
+	if (deadline &&
+	    (!slot->expiry_ms || (int32_t)(slot->expiry_ms - deadline) > 0))
 		slot->expiry_ms = deadline;
 	if (!link->agent->retry->armed_ns)
 		set_timer(link->agent->retry, ahp__now_ns(), true);
@@ -368,11 +368,8 @@ uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 static void tell_plain(struct ahp__link *link, uint64_t sequence,
 		       uint64_t cookie, int code)
 {
-	struct ahp_event event = { { sequence, link->peer->number,
-				     link->generation },
-				   code,
-				   1,
-				   { 0 } };
+	struct ahp_event event = {
+		{sequence, link->peer->number, link->generation}, code, 1, {0}};
 
 	if (cookie & COOKIE_NOTIFY)
 		ahp__events_add(link->agent, &event);
@@ -380,9 +377,9 @@ static void tell_plain(struct ahp__link *link, uint64_t sequence,
 
 static int code_of(enum avp_ack status)
 {
-	return status == AVP_ACK_ACCEPTED ? 0 :
-	       status == AVP_ACK_EXPIRED  ? AVP_EXPIRED :
-					    AVP_REJECTED;
+	return status == AVP_ACK_ACCEPTED  ? 0
+	       : status == AVP_ACK_EXPIRED ? AVP_EXPIRED
+					   : AVP_REJECTED;
 }
 
 void ahp__retry_settled(struct ahp__link *link, uint64_t sequence,
@@ -534,7 +531,7 @@ int ahp__retry_post(struct ahp_agent *agent, const struct ahp_outgoing *m,
 		    struct ahp_receipt *receipt, struct avp_reason *why)
 {
 	struct ahp__peer *peer = ahp__peer_at(agent, m->peer);
-	struct ahp_receipt origin = { 0 };
+	struct ahp_receipt origin = {0};
 	uint32_t flags = m->flags | agent->send_flags;
 	int64_t now_ns = ahp__now_ns();
 	struct ahp__retry *r;

@@ -28,10 +28,10 @@ enum {
 	ORIGIN_BUCKETS = 4096,
 	BACKOFF_DOUBLINGS = 6,
 };
-#define TICK_NS	    10000000ll	/* while a queue waits for room */
-#define LOOK_NS	    200000000ll /* between two looks for an absent agent */
-#define ANSWERS_NS  50000000ll	/* between two looks for answers */
-#define NO_DEADLINE INT64_MAX
+#define TICK_NS		10000000ll  /* while a queue waits for room */
+#define LOOK_NS		200000000ll /* between two looks for an absent agent */
+#define ANSWERS_NS	50000000ll  /* between two looks for answers */
+#define NO_DEADLINE	INT64_MAX
 #define RETRY_DELAY_NS	1000000000ll
 #define TASK_TIMEOUT_NS 60000000000ll
 #define MAX_RETRIES	3

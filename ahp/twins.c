@@ -129,8 +129,7 @@ static void pass_over(struct ahp__link *link, struct ahp_message *m,
 	if (master && !i)
 		return ahp__acks_refuse(link, m->sequence, AVP_ACK_REJECTED,
 					m->in_place);
-	if (m->in_place && link->held &&
-	    link->held[0].next[OWED_RELEASE])
+	if (m->in_place && link->held && link->held[0].next[OWED_RELEASE])
 		avp_lane_ack_one(&link->tx, m->sequence, AVP_ACK_RELEASED);
 	if (ahp__acks_take(link, m->sequence, master != 0, false, &held)) {
 		if (i)
@@ -140,10 +139,10 @@ static void pass_over(struct ahp__link *link, struct ahp_message *m,
 	}
 	if (!master)
 		return;
-	t->twin[i] = (struct twin){ .link = link,
-				    .held = held,
-				    .master = master,
-				    .next = t->twin[master].twins };
+	t->twin[i] = (struct twin){.link = link,
+				   .held = held,
+				   .master = master,
+				   .next = t->twin[master].twins};
 	t->twin[master].twins = i;
 	link->held[held].twin = i;
 }
@@ -178,9 +177,8 @@ int ahp__twins_take(struct ahp__link *link, struct ahp_message *m,
 	if (!i)
 		return 1;
 	bucket = bucket_of(t, v->message_id);
-	t->twin[i] = (struct twin){ .link = link,
-				    .held = m->held_,
-				    .next = *bucket };
+	t->twin[i] =
+		(struct twin){.link = link, .held = m->held_, .next = *bucket};
 	memcpy(t->twin[i].id, v->message_id, 16);
 	*bucket = i;
 	link->held[m->held_].twin = i;

@@ -16,7 +16,7 @@
 #define SUBS	 8
 #define VICTIM	 3
 #define TASKS	 4000
-#define LATER	 6 /* messages that a sub-agent works on at once */
+#define LATER	 6  /* messages that a sub-agent works on at once */
 #define HOPELESS 97 /* every such task is always rejected */
 #define TWICE	 5  /* every such task is sent twice */
 
@@ -26,8 +26,8 @@ struct shared {
 };
 static struct shared *shared;
 
-static const char *const name[SUBS] = { "sub-0", "sub-1", "sub-2", "sub-3",
-					"sub-4", "sub-5", "sub-6", "sub-7" };
+static const char *const name[SUBS] = {"sub-0", "sub-1", "sub-2", "sub-3",
+				       "sub-4", "sub-5", "sub-6", "sub-7"};
 
 /* ---- a sub-agent ----------------------------------------------------------------- */
 
@@ -48,7 +48,7 @@ static uint32_t draw(struct sub *s, uint32_t below)
 
 static uint32_t number_of(struct avp_str task)
 {
-	char text[16] = { 0 };
+	char text[16] = {0};
 
 	CHECK(task.len < sizeof(text));
 	memcpy(text, task.data, task.len);
@@ -58,11 +58,11 @@ static uint32_t number_of(struct avp_str task)
 static void say(struct sub *s, const struct ahp_message *m, uint8_t method,
 		const char *text)
 {
-	struct ahp_outgoing out = { .peer = m->peer,
-				    .method = method,
-				    .task_id = m->task_id,
-				    .body = text,
-				    .body_bytes = strlen(text) };
+	struct ahp_outgoing out = {.peer = m->peer,
+				   .method = method,
+				   .task_id = m->task_id,
+				   .body = text,
+				   .body_bytes = strlen(text)};
 
 	CHECK(!ahp_send(s->agent, &out, LONG_NS, NULL, NULL));
 }
@@ -102,8 +102,8 @@ static void answer_later(struct sub *s)
 
 static void run_sub(void *arg)
 {
-	const struct ahp_agent_options options = { .flags = AHP_EXPLICIT_ACK,
-						   .window = 64 };
+	const struct ahp_agent_options options = {.flags = AHP_EXPLICIT_ACK,
+						  .window = 64};
 	uint32_t number = (uint32_t)(uintptr_t)arg;
 	static struct sub s;
 
@@ -183,15 +183,15 @@ static void dispatch(struct ahp_agent *agent, struct ahp_leader *leader,
 		     uint32_t task, struct score *score)
 {
 	static uint8_t body[3000];
-	uint8_t id[16] = { 0xaa };
+	uint8_t id[16] = {0xaa};
 	char text[16];
 	const char *target = name[task % SUBS];
-	struct ahp_outgoing out = { .target = target,
-				    .method = AHP_TASK,
-				    .flags = AHP_RELIABLE,
-				    .task_id = { text, 0 },
-				    .body = body,
-				    .body_bytes = task % 7 ? 40 : 3000 };
+	struct ahp_outgoing out = {.target = target,
+				   .method = AHP_TASK,
+				   .flags = AHP_RELIABLE,
+				   .task_id = {text, 0},
+				   .body = body,
+				   .body_bytes = task % 7 ? 40 : 3000};
 
 	out.task_id.len = (size_t)snprintf(text, sizeof(text), "t%u", task);
 	pattern_fill(body, out.body_bytes, task);
@@ -287,9 +287,9 @@ static void no_result(void)
 	static struct score score;
 	struct ahp_agent *agent = agent_open("leader", NULL);
 	struct ahp_agent *sub = agent_open("sub", NULL);
-	struct ahp_outgoing task = { .method = AHP_TASK,
-				     .task_id = { "t1", 2 },
-				     .deadline_ns = SECOND_NS / 20 };
+	struct ahp_outgoing task = {.method = AHP_TASK,
+				    .task_id = {"t1", 2},
+				    .deadline_ns = SECOND_NS / 20};
 	const char *target = "sub";
 	struct ahp_leader *leader;
 	struct ahp_message m;
@@ -299,12 +299,12 @@ static void no_result(void)
 	(void)score;
 	agents_link(agent, sub);
 	CU_ASSERT_EQUAL_FATAL(ahp_leader_open(&leader, agent, NULL, NULL), 0);
-	CU_ASSERT_EQUAL(ahp_leader_dispatch(leader, &task, &target, 1, 0, &code,
-					    NULL),
-			1);
-	CU_ASSERT_EQUAL(ahp_leader_dispatch(leader, &task, &target, 1, 0, &code,
-					    NULL),
-			0);
+	CU_ASSERT_EQUAL(
+		ahp_leader_dispatch(leader, &task, &target, 1, 0, &code, NULL),
+		1);
+	CU_ASSERT_EQUAL(
+		ahp_leader_dispatch(leader, &task, &target, 1, 0, &code, NULL),
+		0);
 	CU_ASSERT_EQUAL(code, AVP_USAGE);
 	CU_ASSERT_EQUAL(ahp_receive(sub, &m, 0), 0);
 	ahp_release(sub, &m);
@@ -317,13 +317,13 @@ static void no_result(void)
 	CU_ASSERT_EQUAL(agent_stats(agent).dead, 1);
 	/* What comes afterwards is of no task any more, and not lost. */
 	m.task_id = task.task_id;
-	CU_ASSERT_EQUAL(ahp_send(sub,
-				 &(struct ahp_outgoing){
-					 .target = "leader",
-					 .method = AHP_RESULT,
-					 .task_id = task.task_id },
-				 0, NULL, NULL),
-			0);
+	CU_ASSERT_EQUAL(
+		ahp_send(sub,
+			 &(struct ahp_outgoing){.target = "leader",
+						.method = AHP_RESULT,
+						.task_id = task.task_id},
+			 0, NULL, NULL),
+		0);
 	CU_ASSERT_EQUAL_FATAL(ahp_leader_next(leader, &news, LONG_NS), 0);
 	CU_ASSERT_EQUAL(news.kind, AHP_NEWS_MESSAGE);
 	ahp_leader_done(leader, &news);
@@ -336,7 +336,7 @@ static void no_result(void)
 static void one_body_many_readers(void)
 {
 	struct ahp_agent *agent = agent_open("leader", NULL), *sub[4];
-	struct ahp_outgoing out = { .method = AHP_TASK, .body_bytes = MIB };
+	struct ahp_outgoing out = {.method = AHP_TASK, .body_bytes = MIB};
 	struct ahp_message m[4];
 	struct ahp_loan loan;
 	int code[4];
@@ -361,10 +361,10 @@ static void one_body_many_readers(void)
 		CU_ASSERT(pattern_is(m[i].body, MIB, 9));
 		ahp_release(sub[i], &m[i]);
 		agents_settle(sub[i], agent);
-		ahp_status(agent, &(struct ahp_receipt){ 1, m[i].peer, 1 });
+		ahp_status(agent, &(struct ahp_receipt){1, m[i].peer, 1});
 	}
 	for (uint32_t i = 0; i < 4; i++)
-		ahp_status(agent, &(struct ahp_receipt){ 1, i + 1, 1 });
+		ahp_status(agent, &(struct ahp_receipt){1, i + 1, 1});
 	CU_ASSERT_EQUAL(agent_stats(agent).bytes_lent, 0);
 	for (int i = 0; i < 4; i++)
 		ahp_agent_close(sub[i]);
@@ -400,7 +400,7 @@ static void ask_for_tokens(void *arg)
 
 static void tokens_run_out(void)
 {
-	struct ahp_leader_options options = { .size = sizeof(options) };
+	struct ahp_leader_options options = {.size = sizeof(options)};
 	struct ahp_agent *agent;
 	struct ahp_leader *leader;
 	struct ahp_news news;
@@ -442,7 +442,7 @@ int main(void)
 		TEST(no_result),
 		TEST(one_body_many_readers),
 		TEST(tokens_run_out),
-		{ 0 },
+		{0},
 	};
 
 	agents_begin();

@@ -25,8 +25,8 @@ static const struct ahp_agent_options reliable = {
 	.retry_delay_ns = DELAY,
 	.task_timeout_ns = TIMEOUT,
 };
-static const struct ahp_agent_options careful = { .flags = AHP_EXPLICIT_ACK,
-						  .window = WINDOW };
+static const struct ahp_agent_options careful = {.flags = AHP_EXPLICIT_ACK,
+						 .window = WINDOW};
 
 struct grave {
 	unsigned count;
@@ -105,9 +105,9 @@ static void backoff_grows(void)
 	for (uint32_t retry = 1; retry < 40; retry++) {
 		int64_t least = ahp__backoff_ns(1000, retry, 0);
 		int64_t most = ahp__backoff_ns(1000, retry, UINT32_MAX);
-		uint32_t doubled = retry - 1 < BACKOFF_DOUBLINGS ?
-					   retry - 1 :
-					   BACKOFF_DOUBLINGS;
+		uint32_t doubled = retry - 1 < BACKOFF_DOUBLINGS
+					   ? retry - 1
+					   : BACKOFF_DOUBLINGS;
 
 		CU_ASSERT_EQUAL(least, 1000ll << doubled);
 		CU_ASSERT_EQUAL(most, least + least / 2);
@@ -153,19 +153,19 @@ static void rejected_comes_again(void)
 /* Bodies of every kind: in the slot, too long for the long form, in the arena. */
 static void bodies_stay(void)
 {
-	static const unsigned length[] = { 0, 1, 100, 189, 190, 191, 222,
-					   223, 1000, 300000 };
+	static const unsigned length[] = {0,   1,   100, 189,  190,
+					  191, 222, 223, 1000, 300000};
 	struct ahp_message m;
 	struct ahp_receipt receipt;
 	static char text[300000];
 
 	open_pair(&reliable);
 	for (size_t i = 0; i < sizeof(length) / sizeof(*length); i++) {
-		struct ahp_outgoing out = { .target = "b",
-					    .method = AHP_TASK,
-					    .task_id = { "t", i % 2 },
-					    .body = text,
-					    .body_bytes = length[i] };
+		struct ahp_outgoing out = {.target = "b",
+					   .method = AHP_TASK,
+					   .task_id = {"t", i % 2},
+					   .body = text,
+					   .body_bytes = length[i]};
 
 		pattern_fill(text, length[i], 7);
 		CU_ASSERT_EQUAL(ahp_send(a, &out, 0, &receipt, NULL), 0);
@@ -189,7 +189,7 @@ static void bodies_stay(void)
 
 static void dead_after_retries(void)
 {
-	struct grave grave = { 0 };
+	struct grave grave = {0};
 	struct ahp_receipt receipt;
 	struct ahp_message m;
 
@@ -270,7 +270,7 @@ static void reader_restarts(void)
 	CU_ASSERT_EQUAL(agent_say(a, "b", "6", NULL), 0);
 	b = agent_open("b", &careful);
 	for (int i = 0; i < 5; i++) {
-		static const char *const order[] = { "1", "3", "4", "5", "6" };
+		static const char *const order[] = {"1", "3", "4", "5", "6"};
 
 		CU_ASSERT_FATAL(next_message(&m));
 		CU_ASSERT(is(&m, order[i]));
@@ -287,7 +287,7 @@ static void reader_restarts(void)
 static void absent_until_deadline(void)
 {
 	struct ahp_agent_options options = reliable;
-	struct grave grave = { 0 };
+	struct grave grave = {0};
 	struct ahp_receipt receipt;
 
 	options.task_timeout_ns = SECOND_NS / 50;
@@ -306,7 +306,7 @@ static void absent_until_deadline(void)
 static void expired_in_the_ring(void)
 {
 	struct ahp_agent_options options = reliable;
-	struct grave grave = { 0 };
+	struct grave grave = {0};
 	struct ahp_receipt receipt;
 	struct ahp_message m;
 
@@ -327,9 +327,8 @@ static void expired_in_the_ring(void)
 /* Not reliable: as before, told and forgotten. */
 static void plain_is_told(void)
 {
-	struct ahp_outgoing out = { .target = "b",
-				    .method = AHP_TASK,
-				    .flags = AHP_NOTIFY };
+	struct ahp_outgoing out = {
+		.target = "b", .method = AHP_TASK, .flags = AHP_NOTIFY};
 	struct ahp_event event;
 	struct ahp_receipt receipt[3];
 	struct ahp_message m;
@@ -359,12 +358,12 @@ static void plain_is_told(void)
 
 static int send_with_id(const char *text, uint8_t n, struct ahp_receipt *r)
 {
-	uint8_t id[16] = { n };
-	struct ahp_outgoing out = { .target = "b",
-				    .method = AHP_TASK,
-				    .message_id = id,
-				    .body = text,
-				    .body_bytes = strlen(text) };
+	uint8_t id[16] = {n};
+	struct ahp_outgoing out = {.target = "b",
+				   .method = AHP_TASK,
+				   .message_id = id,
+				   .body = text,
+				   .body_bytes = strlen(text)};
 
 	return ahp_send(a, &out, 0, r, NULL);
 }
@@ -419,7 +418,7 @@ static void twins(void)
 /* Waiting messages of an agent that is closed are dead, not forgotten. */
 static void closed_while_waiting(void)
 {
-	struct grave grave = { 0 };
+	struct grave grave = {0};
 
 	a = agent_open("a", &reliable);
 	b = NULL;
@@ -434,18 +433,12 @@ static void closed_while_waiting(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(backoff_grows),
-		TEST(rejected_comes_again),
-		TEST(bodies_stay),
-		TEST(dead_after_retries),
-		TEST(straggler_rejected),
-		TEST(reader_restarts),
-		TEST(absent_until_deadline),
-		TEST(expired_in_the_ring),
-		TEST(plain_is_told),
-		TEST(twins),
-		TEST(closed_while_waiting),
-		{ 0 },
+		TEST(backoff_grows),	     TEST(rejected_comes_again),
+		TEST(bodies_stay),	     TEST(dead_after_retries),
+		TEST(straggler_rejected),    TEST(reader_restarts),
+		TEST(absent_until_deadline), TEST(expired_in_the_ring),
+		TEST(plain_is_told),	     TEST(twins),
+		TEST(closed_while_waiting),  {0},
 	};
 
 	agents_begin();

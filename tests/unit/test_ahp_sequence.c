@@ -26,7 +26,7 @@
 #include "tests/vectors.h"
 
 enum { SENDER, HEAD, TOP, LEADER, AGENTS };
-static const char *const names[] = { "sender", "head", "top", "leader" };
+static const char *const names[] = {"sender", "head", "top", "leader"};
 
 struct replay {
 	struct ahp_agent *agent[AGENTS];
@@ -54,9 +54,8 @@ static void id_of(uint8_t id[16], const struct avp_json *step)
 static void send_step(struct replay *r, const struct avp_json *step, int to)
 {
 	struct avp_str text = case_str(step, "message_id");
-	struct ahp_outgoing m = { .target = names[to],
-				  .method = AHP_TASK,
-				  .task_id = text };
+	struct ahp_outgoing m = {
+		.target = names[to], .method = AHP_TASK, .task_id = text};
 	uint8_t id[16];
 
 	id_of(id, step);
@@ -100,9 +99,9 @@ static void alive_step(struct replay *r, const struct avp_json *c,
 	int who = agent_of(name);
 	double timeout = case_double(step, "timeout");
 	double since = r->now - r->seen[who];
-	bool ours = ahp_heartbeat_alive(r->heartbeats, name,
-					llround(timeout * 1e9),
-					llround(r->now * 1e9));
+	bool ours =
+		ahp_heartbeat_alive(r->heartbeats, name, llround(timeout * 1e9),
+				    llround(r->now * 1e9));
 	double seconds = fmod(floor(since), 86400);
 
 	if (seconds < 0)
@@ -164,7 +163,7 @@ static void replay_step(struct replay *r, const struct avp_json *c,
 
 static void open_replay(struct replay *r, const struct avp_json *queue)
 {
-	*r = (struct replay){ .now = 1000000 };
+	*r = (struct replay){.now = 1000000};
 	for (int i = 0; i < AGENTS; i++)
 		r->agent[i] = agent_open(names[i], NULL);
 	for (int i = HEAD; i < AGENTS; i++)
@@ -224,11 +223,10 @@ static void receive(void)
 	for (const struct avp_json *c = vectors_first("ahp_receive"); c;
 	     c = avp_json_next(c)) {
 		const struct ahp_agent_options options = {
-			.flags = case_bool(c, "auto_ack") ? 0 :
-							    AHP_EXPLICIT_ACK
-		};
+			.flags = case_bool(c, "auto_ack") ? 0
+							  : AHP_EXPLICIT_ACK};
 		const struct avp_json *sent = avp_json_get(c, "sent");
-		struct ahp_outgoing out = { .target = "head" };
+		struct ahp_outgoing out = {.target = "head"};
 		struct ahp_agent *from, *head;
 		struct ahp_receipt receipt;
 		struct ahp_message m;
@@ -237,8 +235,7 @@ static void receive(void)
 		if (avp_json_type_of(sent) != AVP_JSON_OBJECT)
 			continue; /* a time-out */
 		out.method = (uint8_t)ahp_method_of(case_str(sent, "method"));
-		answered = out.method == AHP_TASK ||
-			   out.method == AHP_RESULT ||
+		answered = out.method == AHP_TASK || out.method == AHP_RESULT ||
 			   out.method == AHP_PROGRESS;
 		from = agent_open("from", NULL);
 		head = agent_open("head", &options);
@@ -267,9 +264,9 @@ static void wait_for_task(void)
 			.method = (uint8_t)ahp_method_of(
 				case_str(c, "sent_method")),
 		};
-		struct ahp_outgoing ask = { .target = "from",
-					    .method = AHP_TASK,
-					    .task_id = { "t", 1 } };
+		struct ahp_outgoing ask = {.target = "from",
+					   .method = AHP_TASK,
+					   .task_id = {"t", 1}};
 		struct ahp_agent *from = agent_open("from", NULL);
 		struct ahp_agent *head = agent_open("head", NULL);
 		struct ahp_inbox *inbox;
@@ -311,11 +308,8 @@ static void liveness(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(sequences),
-		TEST(receive),
-		TEST(wait_for_task),
-		TEST(liveness),
-		{ 0 },
+		TEST(sequences), TEST(receive), TEST(wait_for_task),
+		TEST(liveness),	 {0},
 	};
 
 	agents_begin();

@@ -61,7 +61,7 @@ static void first_in_first_out(void)
 static void near_ids(void)
 {
 	struct ahp__dedup *d;
-	uint8_t id[16] = { 0 };
+	uint8_t id[16] = {0};
 
 	CU_ASSERT_EQUAL_FATAL(ahp__dedup_new(&d, 256), 0);
 	CU_ASSERT_FALSE(ahp__dedup_has(d, id));
@@ -100,7 +100,7 @@ int main(void)
 		TEST(first_in_first_out),
 		TEST(near_ids),
 		TEST(bounds),
-		{ 0 },
+		{0},
 	};
 
 	return test_main("dedup", tests);
