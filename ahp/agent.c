@@ -266,12 +266,16 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
 int ahp_agent_fd(const struct ahp_agent *agent)
 {
 	AHP_GUARD(agent);
+	if (agent->wait == AHP_WAIT_BUSY)
+		return AVP_UNSUPPORTED;
 	return avp_loop_fd(agent->loop);
 }
 
 int ahp_agent_arm(struct ahp_agent *agent)
 {
 	AHP_GUARD(agent);
+	if (agent->wait == AHP_WAIT_BUSY)
+		return AVP_UNSUPPORTED;
 	ahp__settle_all(agent);
 	/* A new value each time: the bell for the last one may have been taken
 	 * by a call in between. */

@@ -25,7 +25,7 @@ enum {
 	LINKS_MAX = 4096,	/* two fds each, of a usual hard limit of 1 Mi */
 	PEERS_MAX = 65536,	/* names ever linked: bounds what names can cost */
 	STRANGERS_MAX = 64,	/* connections whose Hello has not come */
-	IMPORTS_MAX = 64,	/* live segments of one peer: they double */
+	IMPORTS_MAX = 64,	/* live segments of one peer: mostly they double */
 	FLUSH_EVERY = 32,	/* messages between two stores of the ack line */
 	STREAM_AFTER = 4,	/* messages without a pause are a stream */
 	BURST_MESSAGES = 64,	/* from one link, before the next is polled */
@@ -133,6 +133,7 @@ struct ahp__link {
 	uint32_t pool;	       /* of bodies that it may read */
 	uint32_t passed;       /* segments up to this number were passed */
 	uint64_t passed_generation;
+	uint32_t passed_count;
 	uint64_t lent_bytes, lent_max;
 
 	struct ahp__import import[IMPORTS_MAX];

@@ -406,7 +406,9 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
 /*
  * One fd for a foreign event loop, readable when ahp_agent_run() has work. Before
  * each wait on it call ahp_agent_arm(): 1 means that work is already there, do
- * not wait. After the wait call ahp_agent_run() or ahp_receive().
+ * not wait. After the wait call ahp_agent_run() or ahp_receive(). It tells of
+ * messages, not of room for more. AVP_UNSUPPORTED with AHP_WAIT_BUSY: peers never
+ * wake such an agent.
  */
 int ahp_agent_fd(const struct ahp_agent *agent);
 int ahp_agent_arm(struct ahp_agent *agent);

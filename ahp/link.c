@@ -9,6 +9,7 @@
  * the smaller id made stays; each end can tell without asking the other.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/retry.h"
+#include "ring/lane_inline.h"
 #include "shm/reason.h"
 
 /*
@@ -242,6 +244,25 @@ static void fail_peer(struct ahp__link *link, const struct avp_reason *why)
 }
 
 /* The peer is gone. What it had published is still to be read. */
+/*
+ * The last acknowledgements of a peer that is gone may ride on messages that are
+ * not yet taken: what they say counts before anything is given up.
+ */
+static void hear_the_rest(struct ahp__link *link)
+{
+	struct avp_lane_rx ahead = link->rx;
+
+	while (ahead.next - link->rx.next <= ahead.slot_mask &&
+	       lane_arrived(&ahead) == ahead.next) {
+		const struct slot *slot = lane_next(&ahead);
+
+		link->heard = true;
+		link->heard_accepted = slot->accepted;
+		link->heard_released = slot->released;
+		ahead.next++;
+	}
+}
+
 static void hang_up(struct ahp__link *link)
 {
 	struct avp_reason why;
@@ -250,6 +271,8 @@ static void hang_up(struct ahp__link *link)
 		return;
 	avp__fail(&why, AVP_CLOSED, "%s hung up",
 		  link->peer ? link->peer->id : "a stranger");
+	if (link->state == LINK_UP)
+		hear_the_rest(link);
 	if (link->state == LINK_UP)
 		ahp__acks_read(link); /* may poison it */
 	fail_peer(link, &why);
@@ -296,7 +319,8 @@ static void refuse(struct ahp__link *link, const struct avp_reason *why)
 		.code = why->code,
 	};
 
-	memcpy(say.text, why->text, sizeof(say.text) - 1);
+	snprintf(say.text, sizeof(say.text), "%.*s",
+		 (int)sizeof(say.text) - 1, why->text);
 	avp_fd_send(link->sock, &say, sizeof(say), NULL, 0, NULL);
 	ahp__logf(link->agent, AHP_LOG_INFO, why->code, "refused: %s",
 		  why->text);
@@ -373,6 +397,11 @@ int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why)
 	while (avp_arena_segments(arena, link->passed, &number, 1)) {
 		if (avp_arena_segment(arena, number, &segment))
 			return AVP_UNKNOWN;
+		if (link->passed_count == IMPORTS_MAX)
+			return avp__fail(why, AVP_NO_MEMORY,
+					 "%s has mapped %u segments, the limit; "
+					 "choose a larger first_segment_bytes",
+					 link->peer->id, IMPORTS_MAX);
 		error = pass_segment(link, number, &segment, why);
 		if (error == AVP_AGAIN)
 			return avp__fail(why, AVP_QUEUE_FULL,
@@ -381,6 +410,7 @@ int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why)
 		if (error)
 			return error;
 		link->passed = number;
+		link->passed_count++;
 	}
 	link->passed_generation = generation;
 	return 0;
@@ -592,8 +622,13 @@ static int take_share(struct ahp__link *link, const int *fds, unsigned n,
 				    link->rx.window / 2 :
 				    FLUSH_EVERY;
 	error = check_page(link, why);
+	/* The peer's ack ring has two entries for each message that may be
+	 * outstanding: its window bounds ours. */
 	if (!error)
-		error = avp_ledger_new(&link->ledger, link->tx.window,
+		error = avp_ledger_new(&link->ledger,
+				       link->tx.window < link->rx.window ?
+					       link->tx.window :
+					       link->rx.window,
 				       link->tx.next, settled, link);
 	return error;
 }
@@ -636,6 +671,14 @@ static void on_segment(struct ahp__link *link, const struct wire_segment *say,
 	link->imports++;
 }
 
+/* A code of ours, for what a peer says is one. */
+static int known_code(int32_t code)
+{
+	return code < 0 && strcmp(avp_error_name(code), "UNKNOWN") ?
+		       code :
+		       AVP_UNKNOWN;
+}
+
 static void on_refuse(struct ahp__link *link, struct wire_refuse *say,
 		      size_t bytes)
 {
@@ -643,7 +686,7 @@ static void on_refuse(struct ahp__link *link, struct wire_refuse *say,
 
 	if (bytes >= sizeof(*say)) {
 		say->text[sizeof(say->text) - 1] = 0;
-		avp__fail(&why, say->code < 0 ? say->code : AVP_UNKNOWN,
+		avp__fail(&why, known_code(say->code),
 			  "%s refused: %s",
 			  link->peer ? link->peer->id : "a stranger",
 			  say->text);
@@ -684,7 +727,9 @@ static void on_message(struct ahp__link *link, union wire_message *m,
 			return on_share(link, fds, n);
 		if (m->head.kind == WIRE_SEGMENT && link->state == LINK_UP)
 			return on_segment(link, &m->segment, bytes, fds, n);
-		if (m->head.kind == WIRE_REFUSE && !n)
+		if (m->head.kind == WIRE_REFUSE && !n &&
+		    (link->state == LINK_GREETING ||
+		     link->state == LINK_SHARING))
 			return on_refuse(link, &m->refuse, bytes);
 	}
 	for (unsigned i = 0; i < n; i++)

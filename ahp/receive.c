@@ -315,15 +315,24 @@ static bool take_ready(void *arg)
 	return ahp__any_ready(arg);
 }
 
+static int64_t end_of(int64_t timeout_ns)
+{
+	int64_t now_ns = ahp__now_ns();
+
+	return timeout_ns < AHP_FOREVER - now_ns ? now_ns + timeout_ns :
+						   AHP_FOREVER;
+}
+
 int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 		int64_t timeout_ns)
 {
 	bool timed = timeout_ns && timeout_ns != AHP_FOREVER;
 	int64_t end_ns = 0, left = timeout_ns;
-	int error;
+	int refused = 0, error;
 
 	AHP_GUARD(agent);
-	for (;;) {
+	/* More than one round only if what was ready was not delivered. */
+	for (;; refused++) {
 		if (++agent->polls >= TURN_EVERY)
 			ahp__agent_turn(agent, 0);
 		if (take_any(agent, message))
@@ -337,11 +346,12 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 				return 0;
 		}
 		if (timed && !end_ns)
-			end_ns = ahp__now_ns() + timeout_ns;
+			end_ns = end_of(timeout_ns);
 		else if (timed)
 			left = end_ns - ahp__now_ns();
-		error = ahp__agent_wait(agent, left < 0 ? 0 : left, false,
-					take_ready, agent);
+		if (left < 0 || (!timeout_ns && refused > BURST_MESSAGES))
+			return AVP_TIMEOUT;
+		error = ahp__agent_wait(agent, left, false, take_ready, agent);
 		if (error)
 			return error;
 	}
@@ -402,8 +412,13 @@ void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
 int ahp_message_copy(const struct ahp_message *m, uint64_t off, void *to,
 		     uint64_t bytes)
 {
+	const struct ahp__link *link = m->link_;
+
 	if (!m->body || off > m->body_bytes || bytes > m->body_bytes - off)
 		return AVP_USAGE;
+	/* A body in place keeps its link; in a child it is not mapped. */
+	if (m->in_place && avp__forked(&link->agent->guard))
+		return AVP_FORKED;
 	memcpy(to, (const uint8_t *)m->body + off, bytes);
 	return 0;
 }

@@ -156,7 +156,7 @@ LANE_COLD static int no_room(const struct ahp__link *link, struct avp_reason *wh
 {
 	uint32_t outstanding = avp_ledger_outstanding(link->ledger);
 
-	if (outstanding >= link->tx.window)
+	if (!avp_ledger_has_room(link->ledger))
 		return avp__fail(why, AVP_QUEUE_FULL,
 				 "%s has %u messages unacknowledged, the limit",
 				 link->peer->id, outstanding);

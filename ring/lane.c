@@ -170,6 +170,7 @@ static int read_header(const struct avp_segment *segment,
 	    !power_of_two(h->slots) || h->slots < LANE_MIN_SLOTS ||
 	    h->slots > LANE_MAX_SLOTS || h->acks != ack_entries(h->slots) ||
 	    !h->window || h->window > h->slots || !h->first_sequence ||
+	    h->start_ns > INT64_MAX / 2 ||
 	    h->first_sequence > LANE_MAX_FIRST)
 		return avp__fail(why, AVP_POISONED,
 				 "lane geometry: %u slots of %u bytes, %u "
@@ -414,7 +415,7 @@ void avp_lane_acks_load(const struct avp_lane_rx *rx, struct avp_acks *out)
 
 	/* acquire: pair with the releases in avp_lane_ack_flush() */
 	out->accepted =
-		atomic_load_explicit(&acks->accepted, memory_order_acquire);
+		atomic_load_explicit(&acks->accepted, memory_order_seq_cst);
 	out->released =
 		atomic_load_explicit(&acks->released, memory_order_acquire);
 	out->consumed =

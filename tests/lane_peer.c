@@ -278,7 +278,8 @@ static bool receive_one(struct lane_peer *p)
 	if (p->helds == LANE_PEER_HELD)
 		let_go(p, choice(p, p->helds));
 	if (p->received % FLUSH_EVERY == 0)
-		avp_lane_ack_flush(&p->tx);
+		if (avp_lane_ack_flush(&p->tx) && p->sleeps)
+			ring_if_due(p);
 	return true;
 }
 

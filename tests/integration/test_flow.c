@@ -284,6 +284,65 @@ static void straggler_not_released(void)
 	pass_straggler(&small, true);
 }
 
+/* The reader's ack ring is made for its window: it bounds the sender's too. */
+static void windows_that_differ(void)
+{
+	static struct ahp_message m[WINDOW];
+	int refused = 0;
+
+	open_pair(NULL, &careful);
+	for (int i = 0; i < WINDOW; i++)
+		refused += agent_say(a, "b", "x", NULL) != 0;
+	CU_ASSERT_EQUAL(refused, 0);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "x", NULL), AVP_QUEUE_FULL);
+	for (int i = 0; i < WINDOW; i++)
+		CU_ASSERT_EQUAL_FATAL(ahp_receive(b, &m[i], 0), 0);
+	for (int i = WINDOW; i-- > 0;)
+		CU_ASSERT_EQUAL(ahp_accept(b, &m[i]), 0);
+	agents_settle(a, b);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "y", NULL), 0);
+	CU_ASSERT_EQUAL(agent_stats(a).poisoned, 0);
+	CU_ASSERT_EQUAL(agent_stats(a).acked, WINDOW);
+	close_pair();
+}
+
+/* The acknowledgement rode on an answer that was not read when its sender died. */
+static void last_words(void)
+{
+	struct ahp_receipt receipt;
+
+	open_pair(NULL, NULL);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "task", &receipt), 0);
+	CU_ASSERT(agent_hears(b, "task"));
+	CU_ASSERT_EQUAL(agent_say(b, "a", "answer", NULL), 0);
+	ahp_agent_close(b);
+	CU_ASSERT_EQUAL(ahp_wait(a, &receipt, SECOND_NS), 0);
+	CU_ASSERT(agent_hears(a, "answer"));
+	ahp_agent_close(a);
+	CU_ASSERT_EQUAL(agents_names_left(), 0);
+}
+
+/* Messages that are refused do not stretch the receiver's time-out. */
+static void refused_in_time(void)
+{
+	const struct ahp_outgoing bad = {
+		.target = "b",
+		.method = AHP_TASK,
+		.kind = AHP_FRAME,
+		.body = "no frame",
+		.body_bytes = 8,
+	};
+	struct ahp_message m;
+
+	open_pair(NULL, NULL);
+	for (int i = 0; i < 1000; i++)
+		CU_ASSERT_EQUAL(ahp_send(a, &bad, 0, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_receive(b, &m, 0), AVP_TIMEOUT);
+	CU_ASSERT_EQUAL(ahp_receive(b, &m, SECOND_NS / 10), AVP_TIMEOUT);
+	CU_ASSERT_EQUAL(agent_stats(b).received, 0);
+	close_pair();
+}
+
 /*
  * A only sends, B answers each message: A never reads the acknowledgements that
  * ride on B's answers, so they must reach it by B's ack line too.
@@ -292,13 +351,14 @@ static void sender_that_never_receives(void)
 {
 	int refused = 0;
 
-	open_pair(&small, NULL);
-	for (int i = 0; i < 200; i++) {
+	open_pair(&small, &small);
+	for (int i = 0; i < WINDOW; i++) {
 		refused += agent_say(a, "b", "task", NULL) != 0;
 		refused += !agent_hears(b, "task");
 		refused += agent_say(b, "a", "answer", NULL) != 0;
 		ahp_agent_run(b, 0);
 	}
+	refused += agent_say(a, "b", "one more", NULL) != 0;
 	CU_ASSERT_EQUAL(refused, 0);
 	close_pair();
 }
@@ -692,6 +752,9 @@ static void fair_turns(void)
 int main(void)
 {
 	static const struct test tests[] = {
+		TEST(windows_that_differ),
+		TEST(last_words),
+		TEST(refused_in_time),
 		TEST(sender_that_never_receives),
 		TEST(inline_both_ways),
 		TEST(every_length),
