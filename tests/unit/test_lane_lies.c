@@ -120,7 +120,7 @@ static void header_lies(void)
 		HEADER(first_sequence, 0, BAD),
 		HEADER(first_sequence, 1ull << 63, BAD),
 		HEADER(first_sequence, UINT64_MAX, BAD),
-		HEADER(start_ns, UINT64_MAX, 0), /* only shown */
+		HEADER(start_ns, UINT64_MAX, BAD), /* times are added to it */
 		HEADER(ready, 0, BAD),
 		HEADER(ready, 1, BAD),
 	};
