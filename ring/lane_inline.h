@@ -79,11 +79,6 @@ static inline void lane_commit(struct avp_lane_tx *tx, struct slot *slot,
 		atomic_store_explicit(&slot->sequence, sequence,
 				      memory_order_release);
 	tx->next = sequence + 1;
-	/* The next slot's second line: nobody looks at it, so that it can be had
-	 * for writing while this message travels. */
-	__builtin_prefetch(tx->slots + (tx->next & tx->slot_mask) * SLOT_BYTES +
-				   LINE,
-			   1);
 }
 
 /* ---- reading --------------------------------------------------------------- */
