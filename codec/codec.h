@@ -290,8 +290,7 @@ struct avp_frame_memo {
 
 /*
  * avp_frame_decode_head(), with the same answers and the same result; a head that
- * says what the last one said, but for payload_length, is not read again (6 ns
- * instead of 20).
+ * says what the last one said, but for payload_length, is not read again.
  */
 int avp_frame_decode_again(struct avp_frame_memo *memo, const void *head,
 			   size_t head_bytes, uint64_t total_bytes,

@@ -413,7 +413,8 @@ void avp_lane_acks_load(const struct avp_lane_rx *rx, struct avp_acks *out)
 {
 	const struct lane_acks *acks = &peer_map(rx)->acks;
 
-	/* acquire: pair with the releases in avp_lane_ack_flush() */
+	/* acquire: pair with the stores in avp_lane_ack_flush(); seq_cst, the
+	 * first: it is the load S2 of ring/wake.h */
 	out->accepted =
 		atomic_load_explicit(&acks->accepted, memory_order_seq_cst);
 	out->released =

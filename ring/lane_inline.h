@@ -2,7 +2,7 @@
 /*
  * The path of a message through a lane, to be inlined: lane.c makes functions of
  * it, and ahp/, which sends and receives through it, saves a call and a struct
- * in between on each side (some 30 ns a message of 64 bytes).
+ * in between on each side.
  */
 #ifndef AVP_RING_LANE_INLINE_H
 #define AVP_RING_LANE_INLINE_H
