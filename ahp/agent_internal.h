@@ -273,15 +273,18 @@ void ahp__page_close(struct ahp_agent *agent);
 /* Beats, and writes the observers' file if that is due. */
 void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns);
 
-/* ---- link.c ------------------------------------------------------------------ */
+/* ---- greeting.c: how links begin ---------------------------------------------- */
 
 int ahp__link_connect(struct ahp_agent *agent, struct ahp__peer *peer,
 		      struct avp_reason *why);
 int ahp__link_accept(struct ahp_agent *agent, int sock);
-/* Reads what the peer says on the socket until there is no more. */
-void ahp__link_serve(struct ahp__link *link);
 /* Time-outs of links that are being made. */
 void ahp__link_age(struct ahp__link *link, int64_t now_ns);
+
+/* ---- link.c: their life ------------------------------------------------------- */
+
+/* Reads what the peer says on the socket until there is no more. */
+void ahp__link_serve(struct ahp__link *link);
 /* Frees at once: the agent is being closed. */
 void ahp__link_free(struct ahp__link *link);
 /* The same in a forked child, which has the fds but not the mappings. */
