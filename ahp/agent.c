@@ -121,6 +121,7 @@ static void listen_ready(struct avp_watch *watch, uint32_t events)
 	int sock;
 
 	(void)events;
+	agent->own_calls++;
 	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		sock = accept4(agent->listener, NULL, NULL,
 			       SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -159,13 +160,36 @@ static void reap(struct ahp_agent *agent)
 			ahp__link_finish(agent->up[i]);
 }
 
+/*
+ * A watch's callback may not use the agent: whoever runs the loop is within one
+ * of its calls. What AHP_GUARD() looks at is zero meanwhile, as in a child.
+ */
+static volatile uint32_t barred;
+
+int ahp__agent_barred(const struct ahp_agent *agent)
+{
+	return avp__forked(&agent->guard) ? AVP_FORKED : AVP_USAGE;
+}
+
+static int run_loop(struct ahp_agent *agent, int64_t timeout_ns)
+{
+	int calls;
+
+	agent->own_calls = 0;
+	agent->entry = &barred;
+	calls = avp_loop_run(agent->loop, timeout_ns);
+	agent->entry = agent->guard.cookie;
+	agent->foreign |= calls > agent->own_calls;
+	return calls;
+}
+
 int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns)
 {
 	int64_t now_ns;
 	int calls;
 
 	agent->polls = 0;
-	calls = avp_loop_run(agent->loop, timeout_ns);
+	calls = run_loop(agent, timeout_ns);
 	now_ns = ahp__now_ns();
 	for (uint32_t i = agent->links; agent->links > agent->ups && i-- > 0;)
 		if (i < agent->links)
@@ -211,7 +235,7 @@ void ahp__agent_sleep(struct ahp_agent *agent, int64_t until_ns, bool for_space,
 	 * turn may end early without a call, as after a signal.) */
 	if (!calls && left == SAFETY_NS &&
 	    ahp__now_ns() - begin_ns >= SAFETY_NS && ready(arg) &&
-	    !avp_loop_run(agent->loop, 0))
+	    !run_loop(agent, 0))
 		agent->stats.late_wakes++;
 }
 
@@ -250,17 +274,27 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
 	return 0;
 }
 
-static bool message_ready(void *agent)
+/* Or a callback was made that may have left something to do. */
+static bool run_ready(void *arg)
 {
-	return ahp__any_ready(agent);
+	const struct ahp_agent *agent = arg;
+
+	return agent->foreign || ahp__any_ready(agent);
 }
 
 int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
 {
 	AHP_GUARD(agent);
+	agent->foreign = false;
 	ahp__agent_turn(agent, 0);
 	avp__wake_disarm(&agent->page->messages);
-	return !ahp__agent_wait(agent, timeout_ns, false, message_ready, agent);
+	ahp__agent_wait(agent, timeout_ns, false, run_ready, agent);
+	return ahp__any_ready(agent);
+}
+
+struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent)
+{
+	return agent->loop;
 }
 
 int ahp_agent_fd(const struct ahp_agent *agent)
@@ -318,28 +352,6 @@ static int check_options(const struct ahp_agent_options *o,
 	return 0;
 }
 
-static void copy_text(char *to, size_t cap, struct avp_str from)
-{
-	size_t n = from.len < cap ? from.len : cap - 1;
-
-	memcpy(to, from.data ? from.data : "", n);
-	to[n] = 0;
-}
-
-static void copy_identity(struct wire_identity *to,
-			  const struct avp_identity *from)
-{
-	if (!from)
-		return;
-	copy_text(to->family, sizeof(to->family), from->model_family);
-	copy_text(to->id, sizeof(to->id), from->model_id);
-	copy_text(to->hash, sizeof(to->hash), from->model_hash);
-	to->hidden_dim = from->hidden_dim;
-	to->num_layers = from->num_layers;
-	to->num_kv_heads = from->num_kv_heads;
-	to->head_dim = from->head_dim;
-}
-
 static int copy_options(struct ahp_agent *agent,
 			const struct ahp_agent_options *o)
 {
@@ -351,7 +363,6 @@ static int copy_options(struct ahp_agent *agent,
 	agent->send_flags = o->flags & AHP_RELIABLE;
 	agent->wait = o->wait;
 	agent->own_uid = geteuid();
-	copy_identity(&agent->identity, o->identity);
 	agent->options.id = agent->options.name_space = NULL;
 	agent->options.runtime_dir = NULL;
 	agent->options.identity = NULL;
@@ -383,6 +394,10 @@ static int open_parts(struct ahp_agent *agent,
 {
 	int error = avp__fork_guard_init(&agent->guard, why);
 
+	if (error)
+		return error;
+	agent->entry = agent->guard.cookie;
+	error = ahp__identity_set(&agent->identity, o->identity, why);
 	if (error)
 		return error;
 	if (copy_options(agent, o))
@@ -463,6 +478,12 @@ void ahp_agent_close(struct ahp_agent *agent)
 		return;
 	if (agent->guard.cookie && avp__forked(&agent->guard))
 		return close_in_child(agent);
+	if (agent->entry == &barred) {
+		ahp__logf(agent, AHP_LOG_ERROR, AVP_USAGE,
+			  "not closed: called from within a callback of its "
+			  "own loop");
+		return;
+	}
 	if (agent->page)
 		ahp__settle_all(agent);
 	ahp__retry_give_up(agent);

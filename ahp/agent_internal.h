@@ -92,6 +92,9 @@ struct ahp__held {
 
 enum { OWED_ACCEPT, OWED_RELEASE };
 
+/* Of ahp__link.keeps_out. */
+enum { KEEPS_OUT_STATES = 1, KEEPS_OUT_CACHES = 2 };
+
 struct ahp__import {
 	uint32_t number;
 	struct avp_segment segment;
@@ -101,6 +104,7 @@ struct ahp__link {
 	struct ahp_agent *agent;
 	struct ahp__peer *peer; /* NULL until its Hello has come */
 	enum ahp__link_state state;
+	uint8_t keeps_out; /* frames that its peer could not use */
 	bool ours; /* we connected */
 	bool sock_watched, pid_watched, tx_made, rx_made;
 	int sock;
@@ -139,6 +143,10 @@ struct ahp__link {
 	struct ahp__import import[IMPORTS_MAX];
 	unsigned imports;
 
+	/* mode.c: what our Hello says, what the peer's did, and the verdict. */
+	struct wire_identity told, heard_of;
+	struct avp_resolution resolution;
+
 	struct ahp__held *held; /* [held_room], 0 is the lists' head */
 	uint32_t held_room, held_free;
 	uint32_t owing; /* entries in use: something is owed */
@@ -147,6 +155,8 @@ struct ahp__link {
 
 struct ahp_agent {
 	struct avp__fork_guard guard;
+	/* Zero there bars calls: the guard's cookie, but for callbacks. */
+	const volatile uint32_t *entry;
 	char id[AHP_ID_BYTES + 1];
 	uint8_t epoch[16];
 	bool explicit_ack;
@@ -167,6 +177,8 @@ struct ahp_agent {
 	int64_t page_written_ns;
 
 	struct avp_loop *loop;
+	int own_calls; /* of callbacks, in this turn of the loop */
+	bool foreign;  /* others were made, since ahp_agent_run() began */
 	uint32_t polls; /* since the loop was last run */
 
 	struct ahp__peer **peer; /* number - 1 */
@@ -204,11 +216,14 @@ static inline struct ahp__peer *ahp__peer_at(const struct ahp_agent *agent,
 	return number - 1 < agent->peers ? agent->peer[number - 1] : NULL;
 }
 
-/* Answers AVP_FORKED in a child; at the top of each public call. */
-#define AHP_GUARD(agent)                               \
-	do {                                           \
-		if (avp__forked(&(agent)->guard))      \
-			return AVP_FORKED;             \
+/* Why there is no entry: AVP_FORKED, or AVP_USAGE from within a callback. */
+__attribute__((cold)) int ahp__agent_barred(const struct ahp_agent *agent);
+
+/* At the top of each public call. */
+#define AHP_GUARD(agent)                                 \
+	do {                                             \
+		if (__builtin_expect(!*(agent)->entry, 0)) \
+			return ahp__agent_barred(agent); \
 	} while (0)
 
 int64_t ahp__now_ns(void);
@@ -272,6 +287,14 @@ int ahp__page_open(struct ahp_agent *agent, struct avp_reason *why);
 void ahp__page_close(struct ahp_agent *agent);
 /* Beats, and writes the observers' file if that is due. */
 void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns);
+
+/* ---- mode.c ------------------------------------------------------------------ */
+
+/* AVP_USAGE for texts that do not fit and must not be cut. NULL: unknown. */
+int ahp__identity_set(struct wire_identity *to, const struct avp_identity *from,
+		      struct avp_reason *why);
+/* Both sides' identities are there: what may go over the link. */
+void ahp__mode_resolve(struct ahp__link *link);
 
 /* ---- greeting.c: how links begin ---------------------------------------------- */
 

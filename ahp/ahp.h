@@ -40,7 +40,9 @@
 #include <avp/codec.h>
 #include <avp/error.h>
 #include <avp/hello.h>
+#include <avp/latent.h>
 #include <avp/message.h>
+#include <avp/ring.h>
 #include <avp/shm.h>
 
 #ifdef __cplusplus
@@ -104,7 +106,7 @@ struct ahp_agent_options {
 	const char *id;
 	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */
 	const char *runtime_dir; /* NULL: see ahp_runtime_dir() */
-	const struct avp_identity *identity; /* of the model; NULL: none */
+	const struct avp_identity *identity; /* ahp_agent_set_identity() */
 	uint32_t wait;			     /* enum ahp_wait */
 	uint32_t window;	/* messages outstanding per link, a power of
 				 * two from 16 to 65536; 0: 1024 */
@@ -142,6 +144,16 @@ void ahp_agent_close(struct ahp_agent *agent);
 
 const char *ahp_agent_id(const struct ahp_agent *agent);
 
+/*
+ * Says which model the agent runs (NULL: none, or not known), to the peers of
+ * links that are made from now on; those that are up keep what was told. Copied;
+ * model_id is cut to 255 bytes. AVP_USAGE for a model_family over 63 bytes or a
+ * model_hash over 71.
+ */
+int ahp_agent_set_identity(struct ahp_agent *agent,
+			   const struct avp_identity *identity,
+			   struct avp_reason *why);
+
 /* ---- peers ----------------------------------------------------------------- */
 
 /*
@@ -156,6 +168,31 @@ int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
 
 /* The id of a peer's number, or NULL. Valid until the agent is closed. */
 const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t peer);
+
+/*
+ * What two agents may send each other, by what each told of its model when they
+ * linked. Both ends of a link come to the same answer.
+ */
+struct ahp_mode {
+	/* As avp_resolve() says; JSON when a model is not known. */
+	struct avp_resolution resolution;
+	/*
+	 * Hidden states and embeddings, or KV-caches, are of no use to the peer:
+	 * only when both told something that differs. What is not known is not
+	 * refused.
+	 */
+	bool refuses_states, refuses_caches;
+	/* The peer's, its texts valid until the next call for this agent. */
+	struct avp_identity identity;
+	uint64_t reserved[4];
+};
+
+/*
+ * Of a peer to which there is a link: from ahp_connect() or the first message
+ * on. AVP_AGENT_NOT_FOUND when there is none (any more).
+ */
+int ahp_peer_mode(const struct ahp_agent *agent, uint32_t peer,
+		  struct ahp_mode *mode);
 
 enum ahp_liveness {
 	AHP_NEVER_SEEN = 0, /* no link to it was ever up */
@@ -398,10 +435,30 @@ void ahp_message_id(const struct ahp_message *message, uint8_t id[16]);
 
 /*
  * Lets the agent do what is due (new links, hang-ups, acknowledgements) for at
- * most timeout_ns, and returns earlier when a message is there. 1 when one is,
- * 0 otherwise.
+ * most timeout_ns, and returns earlier when a message is there, or when a watch
+ * was called that the program has added to the agent's loop. 1 when a message is
+ * there, 0 otherwise.
  */
 int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
+
+/*
+ * The loop that the agent sleeps in, for sockets and timers of the program's own
+ * (avp_loop_add(), _change(), _remove(); not _run() or _close()): one thread can
+ * then wait for all of it in ahp_agent_run(). Any call that waits, ahp_send() and
+ * ahp_receive() for two, may call the watches too.
+ *
+ * From within a watch's callback this agent must not be used: what was running
+ * the loop is in the middle of it. Its calls answer AVP_USAGE there;
+ * ahp_agent_close() does nothing but log. Note what is to be done, and do it when
+ * ahp_agent_run() has returned. Allowed are the avp_loop_ calls above,
+ * ahp_release(), ahp_loan_release() (not of a loan that is being sent), and what
+ * only looks: ahp_agent_id(), ahp_peer_id(), ahp_peer_mode(), ahp_agent_stats(),
+ * ahp_message_copy(), ahp_message_id(). Another agent may be used.
+ *
+ * Valid until the agent is closed, whose watches it then forgets. With
+ * AHP_WAIT_BUSY the loop is looked at between spins, every few microseconds.
+ */
+struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent);
 
 /*
  * One fd for a foreign event loop, readable when ahp_agent_run() has work. Before

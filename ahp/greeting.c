@@ -29,7 +29,7 @@ static int say_hello(struct ahp__link *link, const char *to,
 		.wait = agent->wait,
 		.bell = 1,
 		.fds = 2,
-		.identity = agent->identity,
+		.identity = link->told,
 	};
 
 	memcpy(hello.epoch, agent->epoch, sizeof(hello.epoch));
@@ -120,6 +120,8 @@ static int adopt(struct ahp__link *link, struct ahp__peer *peer,
 	link->lent_max = stats.quota_bytes / LENT_SHARE;
 	memcpy(link->agent_epoch, hello->epoch, sizeof(link->agent_epoch));
 	link->peer_sleeps = hello->wait != AHP_WAIT_BUSY;
+	link->heard_of = hello->identity;
+	ahp__mode_resolve(link);
 	link->state = LINK_SHARING;
 	return 0;
 }

@@ -22,6 +22,7 @@
 static void sock_ready(struct avp_watch *watch, uint32_t events)
 {
 	(void)events;
+	((struct ahp__link *)watch->arg)->agent->own_calls++;
 	ahp__link_listen(watch->arg, SERVE_TURN);
 }
 
@@ -32,6 +33,7 @@ static void pid_ready(struct avp_watch *watch, uint32_t events)
 	struct ahp_agent *agent = link->agent;
 
 	(void)events;
+	agent->own_calls++;
 	ahp__link_serve(link);
 	for (uint32_t i = 0; i < agent->links; i++)
 		if (agent->link[i] == link && link->sock >= 0)
@@ -82,6 +84,7 @@ struct ahp__link *ahp__link_new(struct ahp_agent *agent, bool ours,
 		return NULL;
 	}
 	link->agent = agent;
+	link->told = agent->identity;
 	link->sock = -1;
 	link->ours = ours;
 	link->who.pidfd = -1;

@@ -16,6 +16,7 @@ static void timer_ready(struct avp_watch *watch, uint32_t events)
 	uint64_t expirations;
 
 	(void)events;
+	r->agent->own_calls++;
 	if (read(watch->fd, &expirations, sizeof(expirations)) < 0)
 		return;
 	r->armed_ns = 0;
@@ -29,6 +30,7 @@ static void names_ready(struct avp_watch *watch, uint32_t events)
 	char news[4096];
 
 	(void)events;
+	r->agent->own_calls++;
 	while (read(watch->fd, news, sizeof(news)) > 0)
 		continue;
 	if (!r->queued)

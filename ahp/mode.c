@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who the models of a link are, and what may go over it: what each side told in
+ * its Hello is resolved once, when the link is adopted.
+ */
+#include <string.h>
+
+#include <avp/latent.h>
+
+#include "ahp/agent_internal.h"
+#include "shm/reason.h"
+
+static void copy_text(char *to, size_t cap, struct avp_str from)
+{
+	size_t n = from.len < cap ? from.len : cap - 1;
+
+	memcpy(to, from.data ? from.data : "", n);
+	to[n] = 0;
+}
+
+/* Texts that are compared are not cut: two would become equal. */
+int ahp__identity_set(struct wire_identity *to, const struct avp_identity *from,
+		      struct avp_reason *why)
+{
+	*to = (struct wire_identity){0};
+	if (!from)
+		return 0;
+	if (from->model_family.len >= sizeof(to->family) ||
+	    from->model_hash.len >= sizeof(to->hash))
+		return avp__fail(
+			why, AVP_USAGE,
+			"model_family of %zu bytes, model_hash of %zu: "
+			"at most %zu and %zu",
+			from->model_family.len, from->model_hash.len,
+			sizeof(to->family) - 1, sizeof(to->hash) - 1);
+	copy_text(to->family, sizeof(to->family), from->model_family);
+	copy_text(to->id, sizeof(to->id), from->model_id);
+	copy_text(to->hash, sizeof(to->hash), from->model_hash);
+	to->hidden_dim = from->hidden_dim;
+	to->num_layers = from->num_layers;
+	to->num_kv_heads = from->num_kv_heads;
+	to->head_dim = from->head_dim;
+	return 0;
+}
+
+static struct avp_identity borrow(const struct wire_identity *from)
+{
+	return (struct avp_identity){
+		.model_family = {from->family, strlen(from->family)},
+		.model_id = {from->id, strlen(from->id)},
+		.model_hash = {from->hash, strlen(from->hash)},
+		.hidden_dim = from->hidden_dim,
+		.num_layers = from->num_layers,
+		.num_kv_heads = from->num_kv_heads,
+		.head_dim = from->head_dim,
+	};
+}
+
+static bool told_anything(const struct avp_identity *of)
+{
+	return of->model_family.len || of->model_hash.len || of->hidden_dim ||
+	       of->num_layers || of->num_kv_heads || of->head_dim;
+}
+
+static bool texts_differ(struct avp_str a, struct avp_str b)
+{
+	return a.len && b.len && !avp_str_equal(a, b);
+}
+
+static bool counts_differ(uint32_t a, uint32_t b)
+{
+	return a && b && a != b;
+}
+
+/* Both told it, and it is not the same: ignorance alone forbids nothing. */
+static bool contradict(const struct avp_identity *a,
+		       const struct avp_identity *b)
+{
+	return texts_differ(a->model_hash, b->model_hash) ||
+	       texts_differ(a->model_family, b->model_family) ||
+	       counts_differ(a->hidden_dim, b->hidden_dim) ||
+	       counts_differ(a->num_layers, b->num_layers);
+}
+
+void ahp__mode_resolve(struct ahp__link *link)
+{
+	struct avp_identity ours = borrow(&link->told);
+	struct avp_identity theirs = borrow(&link->heard_of);
+	struct avp_resolution *r = &link->resolution;
+
+	avp_resolve(told_anything(&ours) ? &ours : NULL,
+		    told_anything(&theirs) ? &theirs : NULL, 0, r);
+	link->keeps_out = 0;
+	if (r->mode != AVP_MODE_LATENT && contradict(&ours, &theirs))
+		link->keeps_out = KEEPS_OUT_STATES | KEEPS_OUT_CACHES;
+	else if (r->mode == AVP_MODE_LATENT && !r->kv_compatible)
+		link->keeps_out = KEEPS_OUT_CACHES;
+}
+
+int ahp_peer_mode(const struct ahp_agent *agent, uint32_t number,
+		  struct ahp_mode *mode)
+{
+	const struct ahp__peer *peer = ahp__peer_at(agent, number);
+	const struct ahp__link *link = peer ? peer->link : NULL;
+
+	if (!link || link->state < LINK_SHARING || link->state > LINK_DRAINING)
+		return AVP_AGENT_NOT_FOUND;
+	*mode = (struct ahp_mode){
+		.resolution = link->resolution,
+		.refuses_states = (link->keeps_out & KEEPS_OUT_STATES) != 0,
+		.refuses_caches = (link->keeps_out & KEEPS_OUT_CACHES) != 0,
+		.identity = borrow(&link->heard_of),
+	};
+	return 0;
+}
+
+int ahp_agent_set_identity(struct ahp_agent *agent,
+			   const struct avp_identity *identity,
+			   struct avp_reason *why)
+{
+	struct wire_identity wire;
+	int error;
+
+	AHP_GUARD(agent);
+	error = ahp__identity_set(&wire, identity, why);
+	if (error)
+		return error;
+	agent->identity = wire;
+	agent->page_written_ns = 0; /* observers are to see it */
+	ahp__page_beat(agent, ahp__now_ns());
+	return 0;
+}
