@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,21 +35,6 @@ uint32_t ahp__lane_ms(uint64_t start_ns)
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
 	ns = t.tv_sec * 1000000000ll + t.tv_nsec - (int64_t)start_ns;
 	return ns < 0 ? 0 : (uint32_t)((uint64_t)ns / 1000000);
-}
-
-void ahp__logf(struct ahp_agent *agent, enum ahp_log_level level, int code,
-	       const char *format, ...)
-{
-	char text[320];
-	va_list args;
-
-	if (!agent->options.log)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	agent->options.log(agent->options.log_arg, level, code, agent->id, "",
-			   text);
 }
 
 /* ---- peers by name ----------------------------------------------------------- */
@@ -189,6 +173,8 @@ int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns)
 	int calls;
 
 	agent->polls = 0;
+	if (agent->keep)
+		ahp__keep_turn(agent);
 	calls = run_loop(agent, timeout_ns);
 	now_ns = ahp__now_ns();
 	for (uint32_t i = agent->links; agent->links > agent->ups && i-- > 0;)
@@ -311,6 +297,8 @@ int ahp_agent_arm(struct ahp_agent *agent)
 	if (agent->wait == AHP_WAIT_BUSY)
 		return AVP_UNSUPPORTED;
 	ahp__settle_all(agent);
+	if (agent->keep)
+		ahp__keep_turn(agent);
 	/* A new value each time: the bell for the last one may have been taken
 	 * by a call in between. */
 	avp__wake_arm(&agent->page->messages);
@@ -435,6 +423,7 @@ static void free_agent(struct ahp_agent *agent)
 	ahp__twins_free(agent);
 	ahp__bodies_free(agent);
 	avp_loop_close(agent->loop);
+	ahp__keep_free(agent);
 	free(agent->allowed_uids);
 	avp__fork_guard_fini(&agent->guard);
 	free(agent);
@@ -491,6 +480,7 @@ void ahp_agent_close(struct ahp_agent *agent)
 	while (agent->links)
 		ahp__link_free(agent->link[agent->links - 1]);
 	ahp__page_close(agent);
+	ahp__keep_end(agent);
 	free_agent(agent);
 }
 

@@ -19,6 +19,7 @@ struct ahp__link;
 struct ahp__retry;
 struct ahp__events;
 struct ahp__twins;
+struct ahp__keep;
 
 /* Limits, each with its reason. */
 enum {
@@ -205,6 +206,7 @@ struct ahp_agent {
 	struct ahp__twins *twins;
 	ahp_bury *bury;
 	void *bury_arg;
+	struct ahp__keep *keep;
 
 	struct ahp_stats stats;
 };
@@ -237,6 +239,11 @@ uint32_t ahp__lane_ms(uint64_t start_ns);
 __attribute__((format(printf, 4, 5), cold)) void
 ahp__logf(struct ahp_agent *agent, enum ahp_log_level level, int code,
 	  const char *format, ...);
+
+/* The same of a message, or of what became of it, with its task id. */
+__attribute__((format(printf, 5, 6), cold)) void
+ahp__log_task(struct ahp_agent *agent, enum ahp_log_level level, int code,
+	      struct avp_str task, const char *format, ...);
 
 /* ---- agent.c --------------------------------------------------------------- */
 
@@ -365,6 +372,26 @@ int ahp__events_reserve(struct ahp_agent *agent, struct avp_reason *why);
 void ahp__events_cancel(struct ahp_agent *agent);
 void ahp__events_add(struct ahp_agent *agent, const struct ahp_event *event);
 void ahp__events_free(struct ahp_agent *agent);
+
+/* The id that a message of ours was given by its place; zeros: not known now. */
+void ahp__receipt_id(const struct ahp_agent *agent,
+		     const struct ahp_receipt *receipt, uint8_t id[16]);
+
+/* ---- keep.c: dead letters --------------------------------------------------------- */
+
+/*
+ * A message is dead: its letter goes to whoever keeps such. event, of which a
+ * place is reserved, or NULL, is told as soon as the letter is kept, or cannot
+ * be.
+ */
+void ahp__bury(struct ahp_agent *agent, const struct ahp_dead_letter *letter,
+	       const struct ahp_event *event);
+
+/* Begins to bring to the disk what is not there yet; before each wait. */
+void ahp__keep_turn(struct ahp_agent *agent);
+/* Waits for the disk; the agent is being closed. _free: no loop any more. */
+void ahp__keep_end(struct ahp_agent *agent);
+void ahp__keep_free(struct ahp_agent *agent);
 
 /* ---- body.c ------------------------------------------------------------------ */
 

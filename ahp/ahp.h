@@ -314,7 +314,13 @@ struct ahp_event {
 	struct ahp_receipt receipt;
 	int code;	     /* as of ahp_status(), never AVP_AGAIN */
 	uint32_t deliveries; /* 1, and one more for each retry */
-	uint64_t reserved[2];
+	/*
+	 * Of a dead one, 1: whoever keeps dead letters has it; a queue, see
+	 * ahp_agent_keep_dlq(), has it on the disk.
+	 */
+	uint32_t kept;
+	uint32_t reserved32;
+	uint64_t reserved;
 };
 
 /*
@@ -351,6 +357,23 @@ struct ahp_dead_letter {
  */
 typedef int ahp_bury(void *arg, const struct ahp_dead_letter *letter);
 void ahp_agent_bury(struct ahp_agent *agent, ahp_bury *bury, void *arg);
+
+/*
+ * The same with a dead letter queue of <avp/dlq.h>, which is borrowed until the
+ * agent is closed or is given another, or NULL. Letters are appended as messages
+ * die, and are brought to the disk together, through the agent's loop: by
+ * io_uring while the agent goes on; under epoll by an fdatasync() for which the
+ * agent's next turn waits. A message's event comes when its letter is on the
+ * disk (or cannot be: kept is 0, and it is logged), so nothing is lost that was
+ * told to be kept. ahp_status() knows the outcome before. JSON bodies become the
+ * letter's payload; frames, what is no JSON object, and JSON over 1 MiB its
+ * body; a body that is too large for the queue is left out, and the letter says
+ * so. What the queue does not take goes to ahp_agent_bury()'s function. AVP_USAGE
+ * for a queue that was opened to be read, AVP_NO_MEMORY.
+ */
+struct ahp_dlq;
+int ahp_agent_keep_dlq(struct ahp_agent *agent, struct ahp_dlq *dlq,
+		       struct avp_reason *why);
 
 /* ---- receiving ------------------------------------------------------------- */
 
@@ -472,14 +495,15 @@ int ahp_agent_arm(struct ahp_agent *agent);
 
 /* ---- what is going on -------------------------------------------------------- */
 
-/* Counts since the agent was opened, but for the last four. */
+/* Counts since the agent was opened, but for those that say otherwise. */
 struct ahp_stats {
 	uint64_t sent, received, acked, rejected, retried, redelivered,
 		duplicates, dead, bytes_sent, bytes_received, wakes, late_wakes,
 		poisoned;
 	uint64_t in_flight, bytes_lent, links; /* now */
 	uint64_t waiting; /* now, to be sent again */
-	uint64_t reserved[7];
+	uint64_t kept;	  /* since it was opened: dead letters that are kept */
+	uint64_t reserved[6];
 };
 void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats);
 

@@ -246,21 +246,39 @@ static int take_fd(struct ahp_dlq *q, uint64_t *upto, struct avp_reason *why)
 	return err ? err : fd;
 }
 
-static int commit(struct ahp_dlq *q, struct avp_reason *why)
+int avp__dlq_commit_begin(struct ahp_dlq *q, uint64_t *upto,
+			  struct avp_reason *why)
 {
-	struct stat st = {0};
-	uint64_t upto;
-	int fd = take_fd(q, &upto, why), error = 0, err;
+	int err, fd;
 
+	if (avp__forked(&q->guard))
+		return avp__fail(why, AVP_FORKED,
+				 "dead letter queue: opened before a fork; a "
+				 "child opens its own");
+	pthread_mutex_lock(&q->mutex);
+	err = avp__dlq_usable(q, why);
+	if (!err && q->appended == atomic_load(&q->stored))
+		err = AVP_AGAIN;
+	pthread_mutex_unlock(&q->mutex);
+	if (err)
+		return err;
+	fd = take_fd(q, upto, why);
 	if (fd == -1) { /* forgotten after an error */
 		err = check_name(q, why);
-		fd = err ? err : take_fd(q, &upto, why);
+		fd = err ? err : take_fd(q, upto, why);
 	}
-	if (fd < 0)
-		return fd == -1 ? avp__fail(why, AVP_IO,
-					    "dead letter queue: no journal")
-				: fd;
-	if (fdatasync(fd) || fstat(fd, &st))
+	return fd == -1
+		       ? avp__fail(why, AVP_IO, "dead letter queue: no journal")
+		       : fd;
+}
+
+int avp__dlq_commit_end(struct ahp_dlq *q, int fd, uint64_t upto, int error,
+			struct avp_reason *why)
+{
+	struct stat st = {0};
+	int err;
+
+	if (!error && fstat(fd, &st))
 		error = errno;
 	close(fd);
 	if (!error && !st.st_nlink) {
@@ -273,18 +291,12 @@ static int commit(struct ahp_dlq *q, struct avp_reason *why)
 
 int ahp_dlq_commit(struct ahp_dlq *q, struct avp_reason *why)
 {
-	bool done;
-	int err;
+	uint64_t upto;
+	int fd = avp__dlq_commit_begin(q, &upto, why);
 
-	if (avp__forked(&q->guard))
-		return avp__fail(why, AVP_FORKED,
-				 "dead letter queue: opened before a fork; a "
-				 "child opens its own");
-	pthread_mutex_lock(&q->mutex);
-	err = avp__dlq_usable(q, why);
-	done = q->appended == atomic_load(&q->stored);
-	pthread_mutex_unlock(&q->mutex);
-	return err || done ? err : commit(q, why);
+	if (fd < 0)
+		return fd == AVP_AGAIN ? 0 : fd;
+	return avp__dlq_commit_end(q, fd, upto, fdatasync(fd) ? errno : 0, why);
 }
 
 int ahp_dlq_stored(const struct ahp_dlq *q, uint64_t ticket)

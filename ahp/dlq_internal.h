@@ -57,6 +57,16 @@ int avp__dlq_empty(struct ahp_dlq *dlq, struct avp_reason *why);
 /* Within CHANGE: fdatasync; a failure breaks the handle. */
 int avp__dlq_sync(struct ahp_dlq *dlq, struct avp_reason *why);
 
+/*
+ * A commit in two halves, for who does not wait for the disk: an fd of the
+ * journal to be synced, with the last ticket that this stores; AVP_AGAIN when all
+ * are stored. The second half takes the fd, and the errno of the syncing, or 0.
+ */
+int avp__dlq_commit_begin(struct ahp_dlq *dlq, uint64_t *upto,
+			  struct avp_reason *why);
+int avp__dlq_commit_end(struct ahp_dlq *dlq, int fd, uint64_t upto, int error,
+			struct avp_reason *why);
+
 /* Within CHANGE: rewrites if holes have become too much; errors do no harm. */
 void avp__dlq_tidy(struct ahp_dlq *dlq);
 

@@ -105,9 +105,3 @@ int ahp_next_event(struct ahp_agent *agent, struct ahp_event *event,
 		return AVP_TIMEOUT;
 	return ahp__events_pop(agent, event) ? 0 : AVP_TIMEOUT;
 }
-
-void ahp_agent_bury(struct ahp_agent *agent, ahp_bury *bury, void *arg)
-{
-	agent->bury = bury;
-	agent->bury_arg = arg;
-}

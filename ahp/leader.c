@@ -35,8 +35,8 @@ struct job {
 	struct ahp_receipt receipt;
 	int64_t deadline_ns;
 	uint32_t next_task, next_receipt; /* in the buckets; next_task: free */
-	bool open, accepted, late;
-	uint8_t task_bytes;
+	bool open, accepted, late, buried;
+	uint8_t task_bytes, id[16];
 	char task[AVP_LANE_ID_BYTES];
 };
 
@@ -139,6 +139,10 @@ static void open_job(struct ahp_leader *l, const struct ahp_outgoing *task,
 			    .next_receipt = *by_receipt,
 			    .open = true,
 			    .task_bytes = (uint8_t)task->task_id.len};
+	if (task->message_id)
+		memcpy(job->id, task->message_id, sizeof(job->id));
+	else
+		ahp__receipt_id(l->agent, receipt, job->id);
 	memcpy(job->task, task->task_id.data, task->task_id.len);
 	*by_task = *by_receipt = i;
 	cargo->jobs++;
@@ -413,9 +417,16 @@ static int tell(struct ahp_leader *l, uint32_t i, enum ahp_news_kind kind,
 	return 1;
 }
 
-/* Accepted, and no RESULT in time: the collector makes it a dead letter. */
-static void bury(struct ahp_leader *l, const struct job *job)
+/*
+ * Accepted, and no RESULT in time: the collector makes it a dead letter. Its news
+ * is an event again, which comes when the letter is kept; false without memory
+ * for that one.
+ */
+static bool bury(struct ahp_leader *l, struct job *job)
 {
+	bool told = !ahp__events_reserve(l->agent, NULL);
+	struct ahp_event event = {
+		.receipt = job->receipt, .code = AVP_TIMEOUT, .deliveries = 1};
 	const struct cargo *cargo = job->cargo;
 	struct ahp_dead_letter letter = {
 		.target = ahp_peer_id(l->agent, job->receipt.peer),
@@ -431,15 +442,12 @@ static void bury(struct ahp_leader *l, const struct job *job)
 		.body_bytes = cargo->bytes,
 		.receipt = job->receipt,
 	};
-	int error = AVP_UNKNOWN;
 
-	if (l->agent->bury)
-		error = l->agent->bury(l->agent->bury_arg, &letter);
-	if (error)
-		ahp__logf(l->agent, AHP_LOG_ERROR, AVP_TIMEOUT,
-			  "task \"%.*s\" of %s is dead: %s", job->task_bytes,
-			  job->task, letter.target, letter.error);
-	l->agent->stats.dead++;
+	memcpy(letter.message_id, job->id, sizeof(letter.message_id));
+	job->buried = true;
+	job->deadline_ns = AHP_FOREVER;
+	ahp__bury(l->agent, &letter, told ? &event : NULL);
+	return told;
 }
 
 /* Ends of deliveries. 1 when one of them is news. */
@@ -466,7 +474,7 @@ static int take_events(struct ahp_leader *l, struct ahp_news *news)
 	return 0;
 }
 
-/* Deadlines that have passed. 1 when one of them is news. */
+/* Deadlines that have passed. 1 when one of them is news; the others' is to come. */
 static int take_late(struct ahp_leader *l, int64_t now_ns,
 		     struct ahp_news *news)
 {
@@ -480,11 +488,10 @@ static int take_late(struct ahp_leader *l, int64_t now_ns,
 		if (!job->open)
 			continue;
 		if (job->deadline_ns <= now_ns && job->accepted) {
-			bury(l, job);
-			return tell(l, i, AHP_NEWS_DEAD, AVP_TIMEOUT, NULL,
-				    news);
-		}
-		if (job->deadline_ns <= now_ns) {
+			if (!bury(l, job))
+				return tell(l, i, AHP_NEWS_DEAD, AVP_TIMEOUT,
+					    NULL, news);
+		} else if (job->deadline_ns <= now_ns) {
 			job->late = true;
 			job->deadline_ns = AHP_FOREVER;
 			return tell(l, i, AHP_NEWS_LATE, AVP_TIMEOUT, NULL,
@@ -510,7 +517,7 @@ static int sort(struct ahp_leader *l, struct ahp_message *m,
 	}
 	if (m->method == AHP_RESULT || m->method == AHP_PROGRESS)
 		i = find_task(l, m->task_id, m->peer);
-	if (i)
+	if (i && !l->job[i].buried)
 		return tell(l, i,
 			    m->method == AHP_RESULT ? AHP_NEWS_RESULT
 						    : AHP_NEWS_PROGRESS,
@@ -542,7 +549,8 @@ int ahp_leader_next(struct ahp_leader *l, struct ahp_news *news,
 			continue;
 		if (error != AVP_TIMEOUT)
 			return error;
-		if (take_events(l, news) || take_late(l, now_ns, news))
+		if (take_events(l, news) || take_late(l, now_ns, news) ||
+		    take_events(l, news))
 			return 0;
 		now_ns = ahp__now_ns();
 		if (now_ns >= end_ns)

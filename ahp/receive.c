@@ -122,7 +122,7 @@ static inline void fill_message(struct ahp_message *m, struct ahp__link *link,
 LANE_COLD static void refuse(struct ahp__link *link, struct ahp_message *m,
 		   enum avp_ack status, const struct avp_reason *why)
 {
-	ahp__logf(link->agent, AHP_LOG_WARNING, why->code,
+	ahp__log_task(link->agent, AHP_LOG_WARNING, why->code, m->task_id,
 		  "message %llu of %s not delivered: %s",
 		  (unsigned long long)m->sequence, link->peer->id, why->text);
 	free(m->head_);

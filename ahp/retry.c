@@ -81,14 +81,11 @@ static const char *words_for(int code)
 	}
 }
 
-static void tell(struct ahp_agent *agent, const struct parcel *p)
+static struct ahp_event event_of(const struct parcel *p, int code)
 {
-	struct ahp_event event = {.receipt = p->origin,
-				  .code = p->outcome,
+	return (struct ahp_event){.receipt = p->origin,
+				  .code = code,
 				  .deliveries = p->deliveries};
-
-	if (p->notify)
-		ahp__events_add(agent, &event);
 }
 
 static void let_go(struct ahp_agent *agent, struct parcel *p)
@@ -110,7 +107,7 @@ static void bury(struct ahp_agent *agent, struct parcel *p, int code)
 		.deliveries = p->deliveries,
 		.receipt = p->origin,
 	};
-	int error = AVP_UNKNOWN;
+	struct ahp_event event = event_of(p, code);
 
 	lane_parse(p->slot, &v);
 	letter.token_limit = v.token_limit;
@@ -127,26 +124,21 @@ static void bury(struct ahp_agent *agent, struct parcel *p, int code)
 		letter.body =
 			(const uint8_t *)block->data + (v.offset - block->off);
 	}
-	if (agent->bury)
-		error = agent->bury(agent->bury_arg, &letter);
-	if (error)
-		ahp__logf(agent, AHP_LOG_ERROR, code,
-			  "a message to %s is dead after %u deliveries: %s%s",
-			  letter.target, p->deliveries, letter.error,
-			  agent->bury ? "; and it could not be kept" : "");
-	agent->stats.dead++;
+	ahp__bury(agent, &letter, p->notify ? &event : NULL);
 	p->outcome = code;
-	tell(agent, p);
 	let_go(agent, p);
 }
 
 static void finish(struct ahp__retry *r, struct parcel *p, int code)
 {
+	struct ahp_event event = event_of(p, 0);
+
 	if (code) {
 		bury(r->agent, p, code);
 	} else {
 		p->outcome = 0;
-		tell(r->agent, p);
+		if (p->notify)
+			ahp__events_add(r->agent, &event);
 		let_go(r->agent, p);
 	}
 	ahp__parcel_done(r, p);
@@ -369,7 +361,9 @@ static void tell_plain(struct ahp__link *link, uint64_t sequence,
 		       uint64_t cookie, int code)
 {
 	struct ahp_event event = {
-		{sequence, link->peer->number, link->generation}, code, 1, {0}};
+		.receipt = {sequence, link->peer->number, link->generation},
+		.code = code,
+		.deliveries = 1};
 
 	if (cookie & COOKIE_NOTIFY)
 		ahp__events_add(link->agent, &event);
@@ -433,6 +427,20 @@ void ahp__retry_lost(struct ahp__link *link, uint64_t sequence, uint64_t cookie)
 		after_failure(agent->retry, p, AVP_CLOSED, counts);
 	else
 		bury_in_place(link, sequence, cookie, AVP_CLOSED);
+}
+
+void ahp__receipt_id(const struct ahp_agent *agent,
+		     const struct ahp_receipt *receipt, uint8_t id[16])
+{
+	const struct ahp__peer *peer = ahp__peer_at(agent, receipt->peer);
+
+	if (!receipt->generation)
+		ahp_id_of_sequence(id, agent->epoch, receipt->sequence);
+	else if (peer && peer->link &&
+		 peer->link->generation == receipt->generation)
+		ahp_id_of_sequence(id, peer->link->tx.epoch, receipt->sequence);
+	else
+		memset(id, 0, 16);
 }
 
 int ahp__retry_status(struct ahp_agent *agent,

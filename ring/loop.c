@@ -134,6 +134,13 @@ void avp_loop_remove(struct avp_loop *loop, struct avp_watch *watch)
 		loop->ops->remove(loop, watch);
 }
 
+int avp_loop_sync(struct avp_loop *loop, struct avp_sync *sync)
+{
+	if (avp__forked(&loop->guard))
+		return AVP_FORKED;
+	return loop->ops->sync(loop, sync);
+}
+
 int avp_loop_run(struct avp_loop *loop, int64_t timeout_ns)
 {
 	int calls;

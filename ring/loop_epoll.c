@@ -101,6 +101,14 @@ static void epoll_remove(struct avp_loop *loop, struct avp_watch *watch)
 	forget(self(loop), watch);
 }
 
+/* No kernel call that waits for a disk can be waited for by epoll. */
+static int epoll_sync(struct avp_loop *loop, struct avp_sync *sync)
+{
+	(void)loop;
+	(void)sync;
+	return AVP_UNSUPPORTED;
+}
+
 static int wait_events(struct epoll_loop *loop, int64_t timeout_ns)
 {
 	struct timespec timeout = {timeout_ns / 1000000000,
@@ -147,6 +155,7 @@ const struct avp__loop_ops avp__loop_epoll = {
 	.add = epoll_add,
 	.change = epoll_change,
 	.remove = epoll_remove,
+	.sync = epoll_sync,
 	.run = epoll_run,
 	.fd = epoll_fd,
 };

@@ -30,6 +30,7 @@ struct avp__loop_ops {
 	int (*change)(struct avp_loop *loop, struct avp_watch *watch,
 		      struct avp_reason *why);
 	void (*remove)(struct avp_loop *loop, struct avp_watch *watch);
+	int (*sync)(struct avp_loop *loop, struct avp_sync *sync);
 	int (*run)(struct avp_loop *loop, int64_t timeout_ns);
 	int (*fd)(struct avp_loop *loop);
 };

@@ -39,7 +39,9 @@
 	 IORING_FEAT_EXT_ARG /* 5.11: waiting timed */ | \
 	 IORING_FEAT_CQE_SKIP /* 5.17: silent removal */)
 
-#define NOTHING UINT64_MAX /* user_data of what needs no answer */
+/* user_data that are no polls': an fd has no bit 31 */
+#define NOTHING UINT64_MAX	 /* needs no answer */
+#define SYNCED	(UINT64_MAX - 1) /* the fdatasync() that is under way */
 
 struct entry {
 	struct avp_watch *watch; /* NULL: none for this fd */
@@ -55,6 +57,8 @@ struct uring_loop {
 	uint32_t *dirty;     /* as many fds */
 	uint32_t fds, dirties;
 	bool cancelled; /* in this turn a poll ended that nobody cancelled */
+	struct avp_sync *sync; /* under way, or NULL */
+	bool sync_due;	       /* it is still to be told to the kernel */
 };
 
 static struct uring_loop *self(struct avp_loop *loop)
@@ -168,9 +172,22 @@ static bool arm(struct uring_loop *loop, uint32_t fd)
 	return true;
 }
 
+static void arm_sync(struct uring_loop *loop)
+{
+	struct io_uring_sqe *sqe = next_sqe(loop);
+
+	if (!sqe)
+		return;
+	io_uring_prep_fsync(sqe, loop->sync->fd, IORING_FSYNC_DATASYNC);
+	sqe->user_data = SYNCED;
+	loop->sync_due = false;
+}
+
 /* What the kernel takes no more of stays for the next turn. */
 static void arm_dirty(struct uring_loop *loop)
 {
+	if (loop->sync_due)
+		arm_sync(loop);
 	while (loop->dirties) {
 		uint32_t fd = loop->dirty[loop->dirties - 1];
 
@@ -223,14 +240,30 @@ static void drop_stale(struct uring_loop *loop)
 
 	while (io_uring_cq_ready(&loop->ring) &&
 	       !io_uring_peek_cqe(&loop->ring, &cqe) &&
-	       !entry_of(loop, cqe->user_data))
+	       cqe->user_data != SYNCED && !entry_of(loop, cqe->user_data))
 		io_uring_cqe_seen(&loop->ring, cqe);
+}
+
+/* One whose thread has ended was cancelled: it is begun again. */
+static int complete_sync(struct uring_loop *loop, int result)
+{
+	struct avp_sync *sync = loop->sync;
+
+	if (result == -ECANCELED || result == -EINTR) {
+		loop->sync_due = loop->cancelled = true;
+		return 0;
+	}
+	loop->sync = NULL;
+	sync->done(sync, result < 0 ? -result : 0);
+	return 1;
 }
 
 static int complete(struct uring_loop *loop, uint64_t name, int result)
 {
 	struct entry *e = entry_of(loop, name);
 
+	if (name == SYNCED)
+		return complete_sync(loop, result);
 	if (!e)
 		return 0;
 	e->armed = false;
@@ -404,6 +437,19 @@ static void uring_remove(struct avp_loop *base, struct avp_watch *watch)
 	drop_stale(loop);
 }
 
+static int uring_sync(struct avp_loop *base, struct avp_sync *sync)
+{
+	struct uring_loop *loop = self(base);
+
+	if (loop->sync)
+		return AVP_AGAIN;
+	loop->sync = sync;
+	loop->sync_due = true;
+	if (base->foreign && !base->running)
+		submit(loop);
+	return 0;
+}
+
 static void uring_close(struct avp_loop *base, bool forked)
 {
 	struct uring_loop *loop = self(base);
@@ -437,6 +483,7 @@ const struct avp__loop_ops avp__loop_uring = {
 	.add = uring_add,
 	.change = uring_change,
 	.remove = uring_remove,
+	.sync = uring_sync,
 	.run = uring_run,
 	.fd = uring_fd,
 };

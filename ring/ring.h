@@ -337,6 +337,22 @@ int avp_loop_change(struct avp_loop *loop, struct avp_watch *watch,
 void avp_loop_remove(struct avp_loop *loop, struct avp_watch *watch);
 
 /*
+ * Brings what was written to a file to the disk, as fdatasync() does, while
+ * others go on: done is called from avp_loop_run(), with 0 or an errno. One at a
+ * time for a loop: AVP_AGAIN while another is under way. Until done is called,
+ * or the loop is closed (then it never is), the struct must stay where it is and
+ * the fd open. AVP_UNSUPPORTED with epoll, which has nothing of that kind: there
+ * the caller has to wait for an fdatasync() of its own.
+ */
+struct avp_sync {
+	int fd; /* borrowed */
+	int reserved;
+	void (*done)(struct avp_sync *sync, int error);
+	void *arg; /* the caller's */
+};
+int avp_loop_sync(struct avp_loop *loop, struct avp_sync *sync);
+
+/*
  * Waits until something is ready, for at most timeout_ns (0: not at all; less:
  * for ever), and calls it. Returns how many calls were made; 0 also after a
  * signal; AVP_IO; AVP_USAGE from within a callback.

@@ -162,10 +162,11 @@ void agent_log(void *arg, enum ahp_log_level level, int code, const char *agent,
 {
 	struct agent_log *log = arg;
 
-	(void)agent, (void)task;
+	(void)agent;
 	log->count++;
 	log->warnings += level <= AHP_LOG_WARNING;
 	log->last = code;
+	snprintf(log->task, sizeof(log->task), "%s", task);
 	snprintf(log->text, sizeof(log->text), "%s", text);
 }
 

@@ -55,7 +55,7 @@ struct ahp_stats agent_stats(const struct ahp_agent *agent);
 struct agent_log {
 	unsigned count, warnings;
 	int last;
-	char text[320];
+	char task[81], text[320];
 };
 void agent_log(void *arg, enum ahp_log_level level, int code, const char *agent,
 	       const char *task, const char *text);
