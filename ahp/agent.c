@@ -238,6 +238,8 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
 	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
 
 	ahp__settle_all(agent);
+	if (timeout_ns == AHP_USUAL)
+		timeout_ns = agent->options.task_timeout_ns;
 	for (unsigned spins = 1; !ready(arg); spins++) {
 		if (timeout_ns && spins % SPINS_PER_CLOCK &&
 		    agent->wait != AHP_WAIT_BLOCK) {
@@ -311,7 +313,7 @@ static int check_options(const struct ahp_agent_options *o,
 			 struct avp_reason *why)
 {
 	if (o->size < sizeof(*o) || o->flags & ~(AHP_EXPLICIT_ACK | AHP_RELIABLE) ||
-	    o->reserved[0] || o->reserved[1] || o->reserved[2] ||
+	    o->reserved32 || o->reserved[0] || o->reserved[1] || o->reserved[2] ||
 	    o->reserved[3])
 		return avp__fail(why, AVP_USAGE,
 				 "agent options: wrong size or unknown flags");
@@ -327,17 +329,41 @@ static int check_options(const struct ahp_agent_options *o,
 				 "16 to 65536",
 				 o->window);
 	if (o->retry_delay_ns < 0 || o->task_timeout_ns < 0 ||
+	    o->receive_timeout_ns < 0 || o->heartbeat_interval_ns < 0 ||
 	    o->dedup_ids > AHP__DEDUP_MAX)
 		return avp__fail(why, AVP_USAGE,
-				 "retry delay %lld ns, task timeout %lld ns, "
-				 "dedup ids %u: not below 0, at most %u ids",
+				 "retry delay %lld ns, task timeout %lld, "
+				 "receive timeout %lld, heartbeat interval "
+				 "%lld, dedup ids %u: not below 0, at most %u "
+				 "ids",
 				 (long long)o->retry_delay_ns,
-				 (long long)o->task_timeout_ns, o->dedup_ids,
-				 AHP__DEDUP_MAX);
+				 (long long)o->task_timeout_ns,
+				 (long long)o->receive_timeout_ns,
+				 (long long)o->heartbeat_interval_ns,
+				 o->dedup_ids, AHP__DEDUP_MAX);
 	if (o->wait > AHP_WAIT_BLOCK)
 		return avp__fail(why, AVP_USAGE, "wait mode %u is unknown",
 				 o->wait);
 	return 0;
+}
+
+/* What 0 means. */
+static void fill_defaults(struct ahp_agent_options *o)
+{
+	if (!o->task_timeout_ns)
+		o->task_timeout_ns = TASK_TIMEOUT_NS;
+	if (!o->retry_delay_ns)
+		o->retry_delay_ns = RETRY_DELAY_NS;
+	if (!o->receive_timeout_ns)
+		o->receive_timeout_ns = RECEIVE_TIMEOUT_NS;
+	if (!o->heartbeat_interval_ns)
+		o->heartbeat_interval_ns = HEARTBEAT_INTERVAL_NS;
+	if (!o->token_limit)
+		o->token_limit = AHP_DEFAULT_TOKEN_LIMIT;
+	if (!o->max_retries)
+		o->max_retries = MAX_RETRIES;
+	else if (o->max_retries == AHP_NO_RETRY)
+		o->max_retries = 0;
 }
 
 static int copy_options(struct ahp_agent *agent,
@@ -347,6 +373,7 @@ static int copy_options(struct ahp_agent *agent,
 
 	snprintf(agent->id, sizeof(agent->id), "%s", o->id);
 	agent->options = *o;
+	fill_defaults(&agent->options);
 	agent->explicit_ack = o->flags & AHP_EXPLICIT_ACK;
 	agent->send_flags = o->flags & AHP_RELIABLE;
 	agent->wait = o->wait;

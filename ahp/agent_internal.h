@@ -39,6 +39,12 @@ enum {
 #define RETRY_CONNECT_NS 2000000ll    /* while the other's backlog is full */
 #define SAFETY_NS	 100000000ll  /* no sleep is longer */
 #define SPIN_NS		 50000ll      /* before sleeping, in adaptive mode */
+/* What options mean by 0; the first three are the specification's. */
+#define TASK_TIMEOUT_NS	      60000000000ll
+#define HEARTBEAT_INTERVAL_NS 30000000000ll
+#define MAX_RETRIES	      3
+#define RETRY_DELAY_NS	      1000000000ll
+#define RECEIVE_TIMEOUT_NS    30000000000ll
 #define SEGMENT_CAP	 (1ull << 40) /* of one imported segment */
 
 /* A block that was lent, and how many still hold it. */
@@ -121,6 +127,7 @@ struct ahp__link {
 	const struct page_map *page; /* the peer's */
 	bool peer_sleeps;	     /* it is not in busy mode */
 	uint32_t rung_messages, rung_space;
+	uint32_t token_limit; /* the agent's, of messages that name none */
 	struct avp_frame_memo memo;
 	uint32_t streak; /* messages taken since there was none */
 	/* Acknowledgements that came with messages and are not yet entered:
@@ -162,7 +169,8 @@ struct ahp_agent {
 	uint8_t epoch[16];
 	bool explicit_ack;
 	enum ahp_wait wait;
-	struct ahp_agent_options options; /* without what it pointed to */
+	/* Without what it pointed to, and with what 0 meant. */
+	struct ahp_agent_options options;
 	struct wire_identity identity;
 	uint32_t *allowed_uids;
 	uint32_t own_uid;

@@ -22,7 +22,9 @@
  * independent. Nothing here starts a thread. Processes: an agent belongs to the
  * process that opened it; in a forked child every call answers AVP_FORKED, except
  * ahp_agent_close(), which frees the child's copy and touches nothing else.
- * Time-outs are in nanoseconds: 0 does not wait, AHP_FOREVER waits for ever.
+ * Time-outs are in nanoseconds: 0 does not wait, AHP_FOREVER waits for ever,
+ * AHP_USUAL as long as the agent's options say: receive_timeout_ns where a message
+ * is waited for, task_timeout_ns for all else.
  *
  * Delivery: a message that was published is read even if its sender is killed
  * right after; what a killed reader had not accepted is told to the sender as
@@ -51,6 +53,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 
 #define AHP_FOREVER INT64_MAX
+#define AHP_USUAL   INT64_MIN
 
 /* Agent ids on this host: 1-64 of [A-Za-z0-9._-], not beginning with a dot. */
 #define AHP_ID_BYTES 64
@@ -121,7 +124,11 @@ struct ahp_agent_options {
 	uint32_t dedup_ids;	 /* ids remembered; 0: 65536; at most 2^20 */
 	int64_t retry_delay_ns;	 /* 0: 1 s */
 	int64_t task_timeout_ns; /* deadline of reliable messages; 0: 60 s */
-	uint64_t reserved[4];	 /* 0 */
+	int64_t receive_timeout_ns;    /* what AHP_USUAL means; 0: 30 s */
+	int64_t heartbeat_interval_ns; /* see ahp_liveness(); 0: 30 s */
+	uint32_t token_limit;	       /* of messages that name none; 0: 500 */
+	uint32_t reserved32;	       /* 0 */
+	uint64_t reserved[4];	       /* 0 */
 };
 
 struct ahp_agent;
@@ -194,17 +201,12 @@ struct ahp_mode {
 int ahp_peer_mode(const struct ahp_agent *agent, uint32_t peer,
 		  struct ahp_mode *mode);
 
-enum ahp_liveness {
-	AHP_NEVER_SEEN = 0, /* no link to it was ever up */
-	AHP_ALIVE = 1,
-	AHP_STUCK = 2, /* linked, and has not called the library for that long */
-	AHP_DEAD = 3   /* it has hung up, or its process has ended */
-};
-
 /*
  * What is known of an agent of this host, by its heartbeat, timed with our own
  * clock since we first looked: so the first answer for a link is AHP_ALIVE. A
- * report and no more: nothing is sent again because an agent is stuck.
+ * report and no more: nothing is sent again because an agent is stuck. AHP_USUAL
+ * is the agent's heartbeat_interval_ns. For agents of other hosts see
+ * ahp_heartbeat_liveness() of <avp/message.h>.
  */
 enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
 			       int64_t timeout_ns);
@@ -255,7 +257,7 @@ struct ahp_outgoing {
 	uint8_t method;	    /* enum ahp_method */
 	uint8_t kind;	    /* enum ahp_kind */
 	uint8_t reserved[2];
-	uint32_t token_limit;	 /* 0: 500 */
+	uint32_t token_limit;	 /* 0: the agent's */
 	struct avp_str task_id;	 /* at most 80 bytes, as session_id */
 	struct avp_str session_id;
 	const uint8_t *message_id; /* 16 bytes; NULL or zeros: implied by its

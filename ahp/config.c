@@ -27,6 +27,8 @@ static const struct config_key ahp_keys[] = {
 	{"token_limit", CONFIG_UINT, 0, AT(token_limit), 1, INT32_MAX, 0, 0},
 	{"task_timeout", CONFIG_TIME, 0, AT(task_timeout_ns), SECOND / 1000,
 	 365 * DAY, 0, 0},
+	{"receive_timeout", CONFIG_TIME, 0, AT(receive_timeout_ns),
+	 SECOND / 1000, 365 * DAY, 0, 0},
 	{"heartbeat_interval", CONFIG_TIME, 0, AT(heartbeat_interval_ns),
 	 SECOND / 10, DAY, 0, 0},
 	{"max_retries", CONFIG_UINT, 0, AT(max_retries), 0, 1000, 0, 0},
@@ -80,6 +82,7 @@ void ahp_config_defaults(struct ahp_config *c)
 	c->token_limit = AHP_DEFAULT_TOKEN_LIMIT;
 	c->max_retries = 3;
 	c->task_timeout_ns = 60 * (int64_t)SECOND;
+	c->receive_timeout_ns = 30 * (int64_t)SECOND;
 	c->heartbeat_interval_ns = 30 * (int64_t)SECOND;
 	c->retry_delay_ns = (int64_t)SECOND;
 	c->huge_pages = true;
@@ -159,6 +162,23 @@ static const char *name_space_of(const struct ahp_config *c)
 		       : NULL;
 }
 
+/* Where 0 of an option would mean its default, 1 ns is as good as none. */
+static void apply_ahp(const struct ahp_config *c, struct ahp_agent_options *o)
+{
+	if (!o->token_limit)
+		o->token_limit = c->token_limit;
+	if (!o->max_retries)
+		o->max_retries = c->max_retries ? c->max_retries : AHP_NO_RETRY;
+	if (!o->retry_delay_ns)
+		o->retry_delay_ns = c->retry_delay_ns ? c->retry_delay_ns : 1;
+	if (!o->task_timeout_ns)
+		o->task_timeout_ns = c->task_timeout_ns;
+	if (!o->receive_timeout_ns)
+		o->receive_timeout_ns = c->receive_timeout_ns;
+	if (!o->heartbeat_interval_ns)
+		o->heartbeat_interval_ns = c->heartbeat_interval_ns;
+}
+
 void ahp_config_agent(const struct ahp_config *c, struct ahp_agent_options *o)
 {
 	const char *dir = getenv("AVP_RUNTIME_DIR");
@@ -166,6 +186,7 @@ void ahp_config_agent(const struct ahp_config *c, struct ahp_agent_options *o)
 	o->size = sizeof(*o);
 	if (c->explicit_ack)
 		o->flags |= AHP_EXPLICIT_ACK;
+	apply_ahp(c, o);
 	if (!o->name_space)
 		o->name_space = name_space_of(c);
 	if (!o->runtime_dir && c->runtime_dir[0] && !(dir && *dir))

@@ -50,6 +50,7 @@ struct ahp_config {
 	uint32_t token_limit;		   /* 500 */
 	uint32_t max_retries;		   /* 3 */
 	int64_t task_timeout_ns;	   /* 60 s */
+	int64_t receive_timeout_ns;	   /* 30 s */
 	int64_t heartbeat_interval_ns;	   /* 30 s */
 	int64_t retry_delay_ns;		   /* 1 s */
 	uint32_t explicit_ack;		   /* enum: 0 auto, 1 explicit */

@@ -133,6 +133,8 @@ int ahp_request(struct ahp_inbox *inbox, const struct ahp_outgoing *request,
 		return avp__fail(why, AVP_USAGE,
 				 "a request needs a task id, which its answer "
 				 "repeats");
+	if (timeout_ns == AHP_USUAL)
+		timeout_ns = inbox->agent->options.task_timeout_ns;
 	if (timeout_ns < AHP_FOREVER - now_ns)
 		end_ns = now_ns + timeout_ns;
 	error = ahp_send(inbox->agent, request, timeout_ns, &receipt, why);

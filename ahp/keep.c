@@ -237,6 +237,7 @@ static void synced(struct avp_sync *sync, int error)
 	struct ahp__keep *k = agent->keep;
 	struct avp_reason why;
 
+	agent->own_calls++;
 	k->under_way = false;
 	if (!k->of) {
 		close(sync->fd);

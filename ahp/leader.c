@@ -12,11 +12,10 @@
 #include "ahp/leader_internal.h"
 #include "shm/reason.h"
 
-#define BUCKETS		4096
-#define SLICE_NS	20000000ll /* between two looks at events and deadlines */
-#define GRACE_NS	1000000000ll /* for the RESULT of what was accepted late */
-#define SHORT_BYTES	64 /* ahp__share_open() makes loans of longer ones */
-#define TASK_TIMEOUT_NS 60000000000ll
+#define BUCKETS	    4096
+#define SLICE_NS    20000000ll	 /* between two looks at events and deadlines */
+#define GRACE_NS    1000000000ll /* for the RESULT of what was accepted late */
+#define SHORT_BYTES 64 /* ahp__share_open() makes loans of longer ones */
 
 /* What the jobs of one dispatch have in common. */
 struct cargo {
@@ -238,7 +237,7 @@ static struct cargo *new_cargo(struct ahp_leader *l,
 	cargo->jobs = 1; /* the dispatch's own hold */
 	cargo->kind = m->kind;
 	cargo->token_limit =
-		m->token_limit ? m->token_limit : AHP_DEFAULT_TOKEN_LIMIT;
+		m->token_limit ? m->token_limit : l->agent->options.token_limit;
 	cargo->session_bytes = (uint8_t)m->session_id.len;
 	if (m->session_id.len)
 		memcpy(cargo->session, m->session_id.data, m->session_id.len);
@@ -277,9 +276,7 @@ static int64_t deadline_of(const struct ahp_agent *agent,
 			   const struct ahp_outgoing *task)
 {
 	int64_t ns = task->deadline_ns ? task->deadline_ns
-		     : agent->options.task_timeout_ns
-			     ? agent->options.task_timeout_ns
-			     : TASK_TIMEOUT_NS;
+				       : agent->options.task_timeout_ns;
 	int64_t now_ns = ahp__now_ns();
 
 	return ns < AHP_FOREVER - now_ns ? now_ns + ns : AHP_FOREVER;
@@ -538,6 +535,8 @@ int ahp_leader_next(struct ahp_leader *l, struct ahp_news *news,
 	int error;
 
 	AHP_GUARD(l->agent);
+	if (timeout_ns == AHP_USUAL)
+		timeout_ns = l->agent->options.receive_timeout_ns;
 	if (timeout_ns < AHP_FOREVER - now_ns)
 		end_ns = now_ns + timeout_ns;
 	for (;;) {

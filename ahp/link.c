@@ -84,6 +84,7 @@ struct ahp__link *ahp__link_new(struct ahp_agent *agent, bool ours,
 		return NULL;
 	}
 	link->agent = agent;
+	link->token_limit = agent->options.token_limit;
 	link->told = agent->identity;
 	link->sock = -1;
 	link->ours = ours;

@@ -134,7 +134,7 @@ void ahp_reset_retry(struct ahp_retries *retries, const uint8_t id[16])
 /* ---- heartbeats -------------------------------------------------------------- */
 
 struct ahp_heartbeats {
-	struct table seen; /* by the id of the name's text */
+	struct table seen, sent; /* by the id of the name's text */
 };
 
 int ahp_heartbeats_new(struct ahp_heartbeats **out)
@@ -145,8 +145,10 @@ int ahp_heartbeats_new(struct ahp_heartbeats **out)
 
 void ahp_heartbeats_free(struct ahp_heartbeats *heartbeats)
 {
-	if (heartbeats)
+	if (heartbeats) {
 		empty(&heartbeats->seen);
+		empty(&heartbeats->sent);
+	}
 	free(heartbeats);
 }
 
@@ -177,6 +179,74 @@ bool ahp_heartbeat_alive(const struct ahp_heartbeats *heartbeats,
 	return !e || now_ns - e->value < timeout_ns;
 }
 
+enum ahp_liveness ahp_heartbeat_liveness(
+	const struct ahp_heartbeats *heartbeats, struct avp_str agent,
+	int64_t interval_ns, int64_t now_ns)
+{
+	const struct entry *e;
+	int64_t silent_ns;
+	uint8_t id[16];
+
+	if (ahp_id_read(id, agent))
+		return AHP_NEVER_SEEN;
+	e = look_up(&heartbeats->seen, id);
+	if (!e)
+		return AHP_NEVER_SEEN;
+	silent_ns = now_ns - e->value;
+	if (silent_ns / AHP_HEARTBEATS_DEAD >= interval_ns)
+		return AHP_DEAD;
+	return silent_ns / AHP_HEARTBEATS_STUCK >= interval_ns ? AHP_STUCK
+							       : AHP_ALIVE;
+}
+
+/* One that there is no memory for is told each time: too many, not none. */
+bool ahp_heartbeat_due(struct ahp_heartbeats *heartbeats, struct avp_str agent,
+		       int64_t interval_ns, int64_t now_ns)
+{
+	uint32_t known = heartbeats->sent.count;
+	struct entry *e;
+	uint8_t id[16];
+
+	if (ahp_id_read(id, agent) || enter(&heartbeats->sent, id, &e))
+		return true;
+	if (known == heartbeats->sent.count && now_ns - e->value < interval_ns)
+		return false;
+	e->value = now_ns;
+	return true;
+}
+
+int ahp_heartbeat_write(struct avp_buf *buf, struct avp_str from,
+			struct avp_str to)
+{
+	const struct ahp_heartbeat_payload payload = {.timestamp =
+							      ahp_time_now()};
+	struct ahp_envelope m = {
+		.method = avp_str_of(ahp_method_name(AHP_HEARTBEAT)),
+		.agent_id = from,
+		.target_agent = to,
+		.token_limit = AHP_DEFAULT_TOKEN_LIMIT,
+		.timestamp = payload.timestamp,
+	};
+	char id_text[AHP_ID_TEXT_BYTES];
+	struct avp_buf body = {0};
+	struct avp_json_writer w;
+	uint8_t id[16];
+	int error = ahp_id_random(id);
+
+	if (error)
+		return error;
+	ahp_id_write(id, id_text);
+	m.message_id = avp_str_of(id_text);
+	avp_json_begin(&w, &body, AVP_JSON_PYTHON);
+	ahp_heartbeat_put(&w, &payload);
+	error = avp_json_finish(&w);
+	m.payload_json = (struct avp_str){body.data, body.len};
+	if (!error)
+		error = ahp_envelope_write(buf, &m, AVP_JSON_PYTHON);
+	avp_buf_fini(&body);
+	return error;
+}
+
 /* ---- peers of this host ------------------------------------------------------ */
 
 enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
@@ -188,6 +258,8 @@ enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
 
 	if (avp__forked(&agent->guard))
 		return AHP_NEVER_SEEN;
+	if (timeout_ns == AHP_USUAL)
+		timeout_ns = agent->options.heartbeat_interval_ns;
 	peer = ahp__peer_at(agent, ahp__peer_find(agent, id));
 	if (!peer || !peer->generation)
 		return AHP_NEVER_SEEN;

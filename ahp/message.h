@@ -331,6 +331,34 @@ bool ahp_heartbeat_alive(const struct ahp_heartbeats *heartbeats,
 			 struct avp_str agent, int64_t timeout_ns,
 			 int64_t now_ns);
 
+enum ahp_liveness {
+	AHP_NEVER_SEEN = 0, /* no link to it was ever up; nothing was heard */
+	AHP_ALIVE = 1,
+	AHP_STUCK = 2, /* there, and silent for longer than it should be */
+	AHP_DEAD = 3   /* it has hung up, its process has ended; silence */
+};
+
+/*
+ * For agents of other hosts, of which only silence can be seen. Whoever keeps
+ * the connection (the gateway) calls ahp_heartbeat_update() for all that comes
+ * from one, and, at least once in each interval, ahp_heartbeat_due(), which says
+ * true when interval_ns have passed since it last did (or on first asking): then
+ * it sends what ahp_heartbeat_write() appends, a HEARTBEAT in its JSON form. An
+ * agent is stuck when AHP_HEARTBEATS_STUCK intervals have passed in silence, one
+ * more than may be late, and dead after AHP_HEARTBEATS_DEAD.
+ */
+#define AHP_HEARTBEATS_STUCK 2
+#define AHP_HEARTBEATS_DEAD  5
+
+enum ahp_liveness
+ahp_heartbeat_liveness(const struct ahp_heartbeats *heartbeats,
+		       struct avp_str agent, int64_t interval_ns,
+		       int64_t now_ns);
+bool ahp_heartbeat_due(struct ahp_heartbeats *heartbeats, struct avp_str agent,
+		       int64_t interval_ns, int64_t now_ns);
+int ahp_heartbeat_write(struct avp_buf *buf, struct avp_str from,
+			struct avp_str to);
+
 /* ---- sessions ----------------------------------------------------------- */
 
 /*

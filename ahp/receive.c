@@ -345,9 +345,11 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 			if (take_any(agent, message))
 				return 0;
 		}
-		if (timed && !end_ns)
-			end_ns = end_of(timeout_ns);
-		else if (timed)
+		if (timed && !end_ns) {
+			if (timeout_ns == AHP_USUAL)
+				left = agent->options.receive_timeout_ns;
+			end_ns = end_of(left);
+		} else if (timed)
 			left = end_ns - ahp__now_ns();
 		if (left < 0 || (!timeout_ns && refused > BURST_MESSAGES))
 			return AVP_TIMEOUT;

@@ -242,7 +242,7 @@ int ahp__retry_pack(struct ahp_agent *agent, struct parcel *p,
 	slot->method = m->method;
 	slot->kind = m->kind;
 	slot->token_limit =
-		m->token_limit ? m->token_limit : AHP_DEFAULT_TOKEN_LIMIT;
+		m->token_limit ? m->token_limit : agent->options.token_limit;
 	at = lane_put_id(at, m->task_id.data, m->task_id.len);
 	at = lane_put_id(at, m->session_id.data, m->session_id.len);
 	memcpy(slot->message_id, p->id, sizeof(slot->message_id));

@@ -146,19 +146,6 @@ static void finish(struct ahp__retry *r, struct parcel *p, int code)
 
 /* ---- what happens next ------------------------------------------------------------- */
 
-static uint32_t max_retries(const struct ahp_agent *agent)
-{
-	uint32_t most = agent->options.max_retries;
-
-	return most == AHP_NO_RETRY ? 0 : most ? most : MAX_RETRIES;
-}
-
-static int64_t delay_of(const struct ahp_agent *agent)
-{
-	return agent->options.retry_delay_ns ? agent->options.retry_delay_ns
-					     : RETRY_DELAY_NS;
-}
-
 /* Waits in its peer's queue, until the deadline at most. */
 static void queue(struct ahp__retry *r, struct parcel *p)
 {
@@ -170,8 +157,8 @@ static void queue(struct ahp__retry *r, struct parcel *p)
 
 static void back_off(struct ahp__retry *r, struct parcel *p, int64_t now_ns)
 {
-	int64_t wait_ns = ahp__backoff_ns(delay_of(r->agent), p->deliveries,
-					  next_random(r));
+	int64_t wait_ns = ahp__backoff_ns(r->agent->options.retry_delay_ns,
+					  p->deliveries, next_random(r));
 
 	p->state = PARCEL_BACKOFF;
 	p->due_ns = saturated(now_ns, wait_ns);
@@ -191,7 +178,7 @@ static void after_failure(struct ahp__retry *r, struct parcel *p, int code,
 		p->deliveries--;
 	if (now_ns >= p->deadline_ns)
 		finish(r, p, AVP_EXPIRED);
-	else if (p->deliveries > max_retries(r->agent))
+	else if (p->deliveries > r->agent->options.max_retries)
 		finish(r, p, AVP_RETRY_EXHAUSTED);
 	else if (code == AVP_CLOSED)
 		queue(r, p);
@@ -268,10 +255,8 @@ static void bury_in_place(struct ahp__link *link, uint64_t sequence,
 static int64_t timeout_of(const struct ahp_agent *agent,
 			  const struct ahp_outgoing *m)
 {
-	if (m && m->deadline_ns)
-		return m->deadline_ns;
-	return agent->options.task_timeout_ns ? agent->options.task_timeout_ns
-					      : TASK_TIMEOUT_NS;
+	return m && m->deadline_ns ? m->deadline_ns
+				   : agent->options.task_timeout_ns;
 }
 
 /* Half of what a word can tell is 24 days: what is later is never. */

@@ -32,9 +32,6 @@ enum {
 #define LOOK_NS		200000000ll /* between two looks for an absent agent */
 #define ANSWERS_NS	50000000ll  /* between two looks for answers */
 #define NO_DEADLINE	INT64_MAX
-#define RETRY_DELAY_NS	1000000000ll
-#define TASK_TIMEOUT_NS 60000000000ll
-#define MAX_RETRIES	3
 
 /* A ledger's cookie: body | parcel << 32 | marks. */
 #define COOKIE_PARCEL_SHIFT 32

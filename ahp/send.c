@@ -43,6 +43,8 @@ static int link_peer(struct ahp_agent *agent, struct ahp__peer *peer,
 	int64_t end_ns = ahp__now_ns(), left;
 	int error;
 
+	if (timeout_ns == AHP_USUAL)
+		timeout_ns = agent->options.task_timeout_ns;
 	end_ns = timeout_ns < AHP_FOREVER - end_ns ? end_ns + timeout_ns :
 						     AHP_FOREVER;
 	for (;;) {
@@ -329,8 +331,8 @@ static inline void fill_header(struct slot *slot, const struct ahp__link *link,
 	slot->expiry_ms = 0;
 	if (LANE_UNLIKELY(m->expires_ns != 0))
 		slot->expiry_ms = expiry_of(now_ms, m->expires_ns);
-	slot->token_limit = m->token_limit ? m->token_limit :
-					     AHP_DEFAULT_TOKEN_LIMIT;
+	slot->token_limit =
+		m->token_limit ? m->token_limit : link->token_limit;
 	slot->method = m->method;
 	slot->kind = m->kind;
 }

@@ -296,6 +296,7 @@ static void liveness(void)
 	CU_ASSERT_EQUAL(ahp_liveness(a, "b", LONG_NS), AHP_ALIVE);
 	CU_ASSERT_EQUAL(ahp_agent_run(a, SECOND_NS / 100), 0);
 	CU_ASSERT_EQUAL(ahp_liveness(a, "b", SECOND_NS / 200), AHP_STUCK);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", AHP_USUAL), AHP_ALIVE);
 	ahp_agent_run(b, 0);
 	CU_ASSERT_EQUAL(ahp_liveness(a, "b", LONG_NS), AHP_ALIVE);
 	CU_ASSERT_EQUAL(ahp_next_event(a, &event, 0), AVP_TIMEOUT);
@@ -305,11 +306,85 @@ static void liveness(void)
 	ahp_agent_close(a);
 }
 
+/* The agent's own interval and time-outs stand where AHP_USUAL is said. */
+static void usual_times(void)
+{
+	const struct ahp_agent_options options = {
+		.heartbeat_interval_ns = 1,
+		.receive_timeout_ns = SECOND_NS / 1000,
+		.task_timeout_ns = SECOND_NS / 500,
+		.token_limit = 77,
+	};
+	struct ahp_agent *a = agent_open("a", &options);
+	struct ahp_agent *b = agent_open("b", NULL);
+	struct ahp_outgoing out = {.target = "b", .method = AHP_TASK};
+	struct ahp_receipt receipt;
+	struct ahp_message m;
+
+	agents_link(a, b);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", AHP_USUAL), AHP_ALIVE);
+	CU_ASSERT_EQUAL(ahp_receive(a, &m, AHP_USUAL), AVP_TIMEOUT);
+	CU_ASSERT_EQUAL(ahp_liveness(a, "b", AHP_USUAL), AHP_STUCK);
+	CU_ASSERT_EQUAL(ahp_send(a, &out, AHP_USUAL, &receipt, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_wait(a, &receipt, AHP_USUAL), AVP_TIMEOUT);
+	CU_ASSERT_EQUAL(ahp_receive(b, &m, AHP_USUAL), 0);
+	CU_ASSERT_EQUAL(m.token_limit, 77);
+	ahp_release(b, &m);
+	ahp_agent_close(b);
+	ahp_agent_close(a);
+}
+
+/* Agents of other hosts: silence alone tells. */
+static void remote_heartbeats(void)
+{
+	const struct avp_str far = {"far", 3};
+	struct ahp_heartbeats *h;
+	struct ahp_heartbeat_payload payload;
+	struct ahp_envelope m;
+	struct avp_buf text = {0};
+	struct avp_json_doc *doc;
+
+	CU_ASSERT_EQUAL_FATAL(ahp_heartbeats_new(&h), 0);
+	CU_ASSERT_EQUAL(ahp_heartbeat_liveness(h, far, 10, 100),
+			AHP_NEVER_SEEN);
+	CU_ASSERT_EQUAL(ahp_heartbeat_update(h, far, 100), 0);
+	CU_ASSERT_EQUAL(ahp_heartbeat_liveness(h, far, 10, 119), AHP_ALIVE);
+	CU_ASSERT_EQUAL(ahp_heartbeat_liveness(h, far, 10, 120), AHP_STUCK);
+	CU_ASSERT_EQUAL(ahp_heartbeat_liveness(h, far, 10, 149), AHP_STUCK);
+	CU_ASSERT_EQUAL(ahp_heartbeat_liveness(h, far, 10, 150), AHP_DEAD);
+	CU_ASSERT_EQUAL(ahp_heartbeat_update(h, far, 151), 0);
+	CU_ASSERT_EQUAL(ahp_heartbeat_liveness(h, far, 10, 152), AHP_ALIVE);
+	CU_ASSERT(ahp_heartbeat_due(h, far, 10, 3));
+	CU_ASSERT_FALSE(ahp_heartbeat_due(h, far, 10, 12));
+	CU_ASSERT(ahp_heartbeat_due(h, far, 10, 13));
+	CU_ASSERT_FALSE(ahp_heartbeat_due(h, far, 10, 22));
+	CU_ASSERT_EQUAL(
+		ahp_heartbeat_write(&text, (struct avp_str){"near", 4}, far),
+		0);
+	CU_ASSERT_EQUAL_FATAL(
+		avp_json_parse(&doc, text.data, text.len, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_envelope_read(&m, avp_json_root(doc), NULL), 0);
+	CU_ASSERT_EQUAL(ahp_method_of(m.method), AHP_HEARTBEAT);
+	CU_ASSERT(avp_str_equal(m.agent_id, (struct avp_str){"near", 4}));
+	CU_ASSERT(avp_str_equal(m.target_agent, far));
+	CU_ASSERT_EQUAL(ahp_heartbeat_read(&payload, m.payload, NULL), 0);
+	CU_ASSERT(payload.timestamp.year >= 2024);
+	CU_ASSERT(m.message_id.len == AHP_ID_TEXT_BYTES - 1);
+	avp_json_free(doc);
+	avp_buf_fini(&text);
+	ahp_heartbeats_free(h);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(sequences), TEST(receive), TEST(wait_for_task),
-		TEST(liveness),	 {0},
+		TEST(sequences),
+		TEST(receive),
+		TEST(wait_for_task),
+		TEST(liveness),
+		TEST(usual_times),
+		TEST(remote_heartbeats),
+		{0},
 	};
 
 	agents_begin();

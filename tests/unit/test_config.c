@@ -43,6 +43,7 @@ static void every_key(void)
 	CU_ASSERT_EQUAL(
 		parse("ahp:\n"
 		      "  token_limit: 700\n  task_timeout: 2.5s\n"
+		      "  receive_timeout: 3m\n"
 		      "  heartbeat_interval: 500ms\n  max_retries: 0\n"
 		      "  retry_delay: 1.000000001\n  namespace: blue\n"
 		      "  runtime_dir: \"/run/my avp\"\n  ack: explicit\n"
@@ -57,6 +58,7 @@ static void every_key(void)
 		0);
 	CU_ASSERT_EQUAL(config.token_limit, 700);
 	CU_ASSERT_EQUAL(config.task_timeout_ns, 2500000000);
+	CU_ASSERT_EQUAL(config.receive_timeout_ns, 180000000000);
 	CU_ASSERT_EQUAL(config.heartbeat_interval_ns, 500000000);
 	CU_ASSERT_EQUAL(config.max_retries, 0);
 	CU_ASSERT_EQUAL(config.retry_delay_ns, 1000000001);
@@ -296,12 +298,36 @@ static void what_follows(void)
 	unsetenv("AVP_NAMESPACE");
 }
 
+/* Every key of ahp, and that 0 stays what the file says, not a default. */
+static void what_follows_of_ahp(void)
+{
+	struct ahp_agent_options a = {0};
+
+	CU_ASSERT_EQUAL(parse("ahp: {token_limit: 700, task_timeout: 2s,\n"
+			      "receive_timeout: 3s, heartbeat_interval: 4s,\n"
+			      "max_retries: 5, retry_delay: 6s}\n"),
+			0);
+	ahp_config_agent(&config, &a);
+	CU_ASSERT_EQUAL(a.token_limit, 700);
+	CU_ASSERT_EQUAL(a.task_timeout_ns, 2000000000);
+	CU_ASSERT_EQUAL(a.receive_timeout_ns, 3000000000);
+	CU_ASSERT_EQUAL(a.heartbeat_interval_ns, 4000000000);
+	CU_ASSERT_EQUAL(a.max_retries, 5);
+	CU_ASSERT_EQUAL(a.retry_delay_ns, 6000000000);
+	CU_ASSERT_EQUAL(parse("ahp: {max_retries: 0, retry_delay: 0}\n"), 0);
+	a = (struct ahp_agent_options){.task_timeout_ns = 5};
+	ahp_config_agent(&config, &a);
+	CU_ASSERT_EQUAL(a.max_retries, AHP_NO_RETRY);
+	CU_ASSERT_EQUAL(a.retry_delay_ns, 1);
+	CU_ASSERT_EQUAL(a.task_timeout_ns, 5);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
 		TEST(defaults),	    TEST(every_key),	TEST(refusals),
 		TEST(limits),	    TEST(example),	TEST(example_keys),
-		TEST(search_order), TEST(what_follows), {0},
+		TEST(search_order), TEST(what_follows), TEST(what_follows_of_ahp), {0},
 	};
 
 	return test_main("config", tests);
