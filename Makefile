@@ -31,6 +31,7 @@ CFLAGS_   = -std=c17 $(WARN) -fPIC -fvisibility=hidden \
             -fno-semantic-interposition -pthread $(SAN) $(CFLAGS)
 LDLIBS_   = -lprotobuf-c -lzstd -lz -lcrypto -luring -lyaml -lm -pthread
 BLASLIBS_ = -lopenblas
+GWLIBS_   = -lnghttp2 -lhttp_parser -lcurl -lssl
 
 # What stands where. cmd_*.c are parts of avpctl, whichever folder they are in;
 # the files of latent/ that need BLAS make a library of their own.
@@ -40,6 +41,8 @@ HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/str.h codec/json.h \
 HEADERS  := $(wildcard $(HEADERS))
 CMD_SRC  := $(wildcard */cmd_*.c) gateway/avpctl.c
 BLAS_SRC := $(wildcard latent/realign*.c latent/project*.c)
+GW_MAIN  := gateway/avp-gateway.c
+GW_SRC   := $(filter-out $(CMD_SRC) $(GW_MAIN),$(wildcard gateway/*.c))
 LIB_SRC  := $(filter-out $(CMD_SRC) $(BLAS_SRC), \
             $(wildcard shm/*.c ring/*.c codec/*.c latent/*.c ahp/*.c))
 PROTO    := $(wildcard codec/*.proto)
@@ -48,6 +51,10 @@ PB_SRC   := $(PROTO:codec/%.proto=$(B)/gen/%.pb-c.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/obj/%.o) $(PROTO:codec/%.proto=$(B)/obj/gen/%.pb-c.o)
 BLAS_OBJ := $(BLAS_SRC:%.c=$(B)/obj/%.o)
 CMD_OBJ  := $(CMD_SRC:%.c=$(B)/obj/%.o)
+GW_OBJ   := $(GW_SRC:%.c=$(B)/obj/%.o)
+# It is built when both of its halves are there.
+GATEWAY  := $(if $(and $(wildcard gateway/listen.c), \
+            $(wildcard gateway/outbound.c)),$(B)/avp-gateway)
 INC      := $(addprefix $(B)/include/avp/,$(notdir $(HEADERS)))
 
 # Tests: one program a file.
@@ -64,7 +71,7 @@ STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 .DELETE_ON_ERROR:
 
 all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
-     $(B)/libavp-latent.so $(B)/avp-latent.pc) $(B)/avpctl $(B)/avp.pc
+     $(B)/libavp-latent.so $(B)/avp-latent.pc) $(B)/avpctl $(GATEWAY) $(B)/avp.pc
 
 help:
 	@echo 'make all        libraries and programs into build/'
@@ -140,6 +147,16 @@ $(B)/avpctl: $(CMD_OBJ) $(if $(BLAS_SRC),$(B)/libavp-latent.a) $(B)/libavp.a
 	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ \
 	        $(if $(BLAS_SRC),$(BLASLIBS_)) $(LDLIBS_)
 
+# The gateway's parts without its main(), which their tests link as well.
+$(B)/gateway.a: $(GW_OBJ)
+	$(call say,AR)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(B)/avp-gateway: $(GW_MAIN:%.c=$(B)/obj/%.o) $(B)/gateway.a $(B)/libavp.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ $(GWLIBS_) $(LDLIBS_)
+
 # Written anew each time: it holds the PREFIX of this call.
 $(B)/avp.pc: FORCE
 	@mkdir -p $(@D)
@@ -170,6 +187,15 @@ $(B)/tests/%: tests/%.c $(HARNESS) $(if $(BLAS_SRC),$(B)/libavp-latent.a) \
 	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -o $@ $< $(HARNESS) \
 	        $(if $(BLAS_SRC),$(B)/libavp-latent.a $(BLASLIBS_)) \
 	        $(B)/libavp.a -lcunit $(LDLIBS_)
+
+# Of the gateway's parts: what a test does not use it does not link.
+$(B)/tests/unit/test_gateway_%: tests/unit/test_gateway_%.c $(HARNESS) \
+                                $(B)/gateway.a $(B)/libavp.a
+	@mkdir -p $(@D)
+	$(call say,TEST)
+	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -MMD -MP -o $@ $< $(HARNESS) \
+	        -Wl,--as-needed $(B)/gateway.a $(B)/libavp.a -lcunit \
+	        $(GWLIBS_) $(LDLIBS_)
 
 # A program such as users write: it sees what is installed and no more.
 $(B)/demo/%: tests/demo/%.c $(B)/libavp.a
@@ -243,7 +269,8 @@ install: all
 	done
 	install -m 644 $(B)/avp.pc $(if $(BLAS_SRC),$(B)/avp-latent.pc) \
 	        $(DESTDIR)$(LIBDIR)/pkgconfig/
-	install -m 755 $(B)/avpctl $(DESTDIR)$(BINDIR)/
+	install -m 755 $(B)/avpctl $(GATEWAY) $(DESTDIR)$(BINDIR)/
+	install -m 644 gateway/avp-gateway.service $(DESTDIR)$(DOCDIR)/
 	install -m 644 ahp/avp.example.yaml $(DESTDIR)$(DOCDIR)/
 
 uninstall:
@@ -251,9 +278,10 @@ uninstall:
 	        $(DESTDIR)$(LIBDIR)/$$l.so*; done
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/avp.pc \
 	        $(DESTDIR)$(LIBDIR)/pkgconfig/avp-latent.pc \
-	        $(DESTDIR)$(BINDIR)/avpctl
+	        $(DESTDIR)$(BINDIR)/avpctl $(DESTDIR)$(BINDIR)/avp-gateway
 	rm -f $(addprefix $(DESTDIR)$(INCDIR)/avp/,$(notdir $(HEADERS)))
-	rm -f $(DESTDIR)$(DOCDIR)/avp.example.yaml
+	rm -f $(DESTDIR)$(DOCDIR)/avp.example.yaml \
+	        $(DESTDIR)$(DOCDIR)/avp-gateway.service
 	-rmdir $(DESTDIR)$(INCDIR)/avp $(DESTDIR)$(DOCDIR)
 
 clean:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The keys of the configuration, which file counts, and what follows from it. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,18 @@ static const struct config_section sections[] = {
 	{0},
 };
 
+void avp__config_sections(struct config_section to[AVP__CONFIG_SECTIONS],
+			  const struct config_key *gateway)
+{
+	static_assert(sizeof(sections) / sizeof(*sections) <=
+			      AVP__CONFIG_SECTIONS,
+		      "avp__config_sections()");
+	memcpy(to, sections, sizeof(sections));
+	for (; to->name; to++)
+		if (!strcmp(to->name, "gateway"))
+			to->keys = gateway;
+}
+
 void ahp_config_defaults(struct ahp_config *c)
 {
 	memset(c, 0, sizeof(*c));
@@ -122,23 +135,35 @@ static bool is_there(const char *path)
 	       (errno != ENOENT && errno != ENOTDIR && errno != EACCES);
 }
 
+int avp__config_find(const char *path, char own[AHP_CONFIG_PATH],
+		     const char **from)
+{
+	const char *named = getenv("AVP_CONFIG"), *home = getenv("HOME");
+	int n;
+
+	if (path || (named && *named)) {
+		*from = path ? path : named;
+		return 1;
+	}
+	n = snprintf(own, AHP_CONFIG_PATH, "%s/.config/avp/avp.yaml",
+		     home ? home : "");
+	if (home && *home && n > 0 && n < AHP_CONFIG_PATH && is_there(own))
+		*from = own;
+	else if (is_there("/etc/avp/avp.yaml"))
+		*from = "/etc/avp/avp.yaml";
+	else
+		return 0;
+	return 1;
+}
+
 int ahp_config_load(struct ahp_config *config, const char *path,
 		    struct avp_reason *why)
 {
-	const char *named = getenv("AVP_CONFIG"), *home = getenv("HOME");
 	char own[AHP_CONFIG_PATH];
-	int n;
+	const char *from;
 
-	if (path)
-		return ahp_config_read(config, path, why);
-	if (named && *named)
-		return ahp_config_read(config, named, why);
-	n = snprintf(own, sizeof(own), "%s/.config/avp/avp.yaml",
-		     home ? home : "");
-	if (home && *home && n > 0 && (size_t)n < sizeof(own) && is_there(own))
-		return ahp_config_read(config, own, why);
-	if (is_there("/etc/avp/avp.yaml"))
-		return ahp_config_read(config, "/etc/avp/avp.yaml", why);
+	if (avp__config_find(path, own, &from))
+		return ahp_config_read(config, from, why);
 	ahp_config_defaults(config);
 	return 0;
 }

@@ -41,22 +41,30 @@ static const char *tail(const char *name, const char **dots)
 	return n > 100 ? name + n - 100 : name;
 }
 
-__attribute__((format(printf, 3, 4))) static int bad_at(struct reader *r,
-							yaml_mark_t at,
-							const char *format, ...)
+int avp__config_bad(const char *file, struct avp__config_mark at,
+		    struct avp_reason *why, const char *format, ...)
 {
-	const char *dots, *name = tail(r->name, &dots);
+	const char *dots, *name = tail(file, &dots);
 	char text[252];
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	return avp__fail(r->why, AVP_BAD_CONFIG, "%s%s:%zu:%zu: %s", dots, name,
-			 at.line + 1, at.column + 1, text);
+	return avp__fail(why, AVP_BAD_CONFIG, "%s%s:%u:%u: %s", dots, name,
+			 at.line, at.column, text);
 }
 
-#define BAD(r, ...) bad_at(r, (r)->event.start_mark, __VA_ARGS__)
+/* As people count. */
+static struct avp__config_mark mark(yaml_mark_t at)
+{
+	return (struct avp__config_mark){(uint32_t)at.line + 1,
+					 (uint32_t)at.column + 1};
+}
+
+#define BAD_AT(r, at, ...) \
+	avp__config_bad((r)->name, mark(at), (r)->why, __VA_ARGS__)
+#define BAD(r, ...) BAD_AT(r, (r)->event.start_mark, __VA_ARGS__)
 
 /* What the event is, in words. */
 static const char *found(const yaml_event_t *e, char words[SHOWN + 32])
@@ -118,7 +126,7 @@ static int syntax_error(struct reader *r)
 				 "no memory to read the configuration");
 	if (p->error == YAML_READER_ERROR)
 		at = mark_of(r, p->problem_offset);
-	return bad_at(r, at, "%s%s%s; expected YAML in UTF-8",
+	return BAD_AT(r, at, "%s%s%s; expected YAML in UTF-8",
 		      p->context ? p->context : "",
 		      p->context && p->problem ? ", " : "",
 		      p->problem ? p->problem : "");
@@ -179,238 +187,48 @@ static int skip_value(struct reader *r)
 
 /* ---- values -------------------------------------------------------------- */
 
-/* What a key takes, in words. */
-static void expected(const struct config_key *k, char *to, size_t cap)
-{
-	size_t n = 0;
-
-	switch (k->type) {
-	case CONFIG_UINT:
-		snprintf(to, cap, "a %s from %llu to %llu",
-			 k->flags & CONFIG_POWER_OF_2 ? "power of two"
-						      : "whole number",
-			 (unsigned long long)k->min,
-			 (unsigned long long)k->max);
-		break;
-	case CONFIG_BYTES:
-		snprintf(to, cap,
-			 "bytes, as 65536, 64KiB or 1GiB, from %llu to %llu",
-			 (unsigned long long)k->min,
-			 (unsigned long long)k->max);
-		break;
-	case CONFIG_TIME:
-		snprintf(to, cap,
-			 "a time, as 30, 2.5s, 500ms, 1m or 1h, from %gs to "
-			 "%gs",
-			 (double)k->min * 1e-9, (double)k->max * 1e-9);
-		break;
-	case CONFIG_BOOL: snprintf(to, cap, "true or false"); break;
-	case CONFIG_WORD:
-		n = (size_t)snprintf(to, cap, "one of");
-		for (int i = 0; k->words[i] && n < cap; i++)
-			n += (size_t)snprintf(to + n, cap - n, "%s %s",
-					      i ? "," : "", k->words[i]);
-		break;
-	case CONFIG_NAME:
-		snprintf(to, cap, "1-%llu of [A-Za-z0-9._-], no leading dot",
-			 (unsigned long long)k->max);
-		break;
-	case CONFIG_PATH:
-		snprintf(to, cap, "a path that begins with /, up to %llu bytes",
-			 (unsigned long long)k->max);
-		break;
-	case CONFIG_UIDS:
-		snprintf(to, cap, "a list of up to %llu user ids",
-			 (unsigned long long)k->max);
-		break;
-	}
-}
-
 static int refuse(struct reader *r, const struct config_key *k)
 {
 	char words[SHOWN + 32], what[160];
 
-	expected(k, what, sizeof(what));
+	avp__config_expected(k, what, sizeof(what));
 	return BAD(r, "%s is %s; expected %s", k->name, found(&r->event, words),
 		   what);
 }
 
-/* Decimal digits without a leading zero, which YAML 1.1 takes for octal. */
-static bool read_digits(const char **text, uint64_t *n)
+/* "3" in quotes is a text, no number, in YAML as here. */
+static bool takes_quotes(enum config_type type)
 {
-	const char *p = *text;
-	uint64_t value = 0;
-
-	if (*p < '0' || *p > '9' || (p[0] == '0' && p[1] >= '0' && p[1] <= '9'))
-		return false;
-	for (; *p >= '0' && *p <= '9'; p++)
-		if (__builtin_mul_overflow(value, UINT64_C(10), &value) ||
-		    __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
-			return false;
-	*text = p;
-	*n = value;
-	return true;
+	return type == CONFIG_NAME || type == CONFIG_PATH ||
+	       type == CONFIG_TEXT;
 }
 
-struct unit {
-	const char *name;
-	uint64_t factor;
-};
-
-static bool read_unit(const char *text, const struct unit *units,
-		      uint64_t *factor)
+static int keep_text(struct reader *r, const char *text,
+		     struct avp__config_text *to)
 {
-	if (*text == ' ' && text[1])
-		text++;
-	for (; units->name; units++)
-		if (!strcmp(text, units->name)) {
-			*factor = units->factor;
-			return true;
-		}
-	return false;
-}
-
-static bool read_bytes(const char *text, uint64_t *n)
-{
-	static const struct unit units[] = {
-		{"", 1},
-		{"B", 1},
-		{"KiB", UINT64_C(1) << 10},
-		{"MiB", UINT64_C(1) << 20},
-		{"GiB", UINT64_C(1) << 30},
-		{"TiB", UINT64_C(1) << 40},
-		{0},
-	};
-	uint64_t factor;
-
-	return read_digits(&text, n) && read_unit(text, units, &factor) &&
-	       !__builtin_mul_overflow(*n, factor, n);
-}
-
-/* The digits behind the point count in billionths; further ones are cut. */
-static bool read_fraction(const char **text, uint64_t *billionths)
-{
-	const char *p = *text;
-	uint64_t place = 100000000;
-
-	*billionths = 0;
-	if (*p != '.')
-		return true;
-	p++;
-	if (*p < '0' || *p > '9')
-		return false;
-	for (; *p >= '0' && *p <= '9'; p++) {
-		*billionths += (uint64_t)(*p - '0') * place;
-		place /= 10;
-	}
-	*text = p;
-	return true;
-}
-
-static bool read_time(const char *text, uint64_t *ns)
-{
-	static const struct unit units[] = {
-		{"", 1000000000},
-		{"ns", 1},
-		{"us", 1000},
-		{"ms", 1000000},
-		{"s", 1000000000},
-		{"m", UINT64_C(60000000000)},
-		{"h", UINT64_C(3600000000000)},
-		{0},
-	};
-	uint64_t whole, part, factor;
-
-	if (!read_digits(&text, &whole) || !read_fraction(&text, &part) ||
-	    !read_unit(text, units, &factor) ||
-	    __builtin_mul_overflow(whole, factor, &whole))
-		return false;
-	/* Less than an hour: a double has it to the nanosecond. */
-	part = (uint64_t)((double)part * 1e-9 * (double)factor + 0.5);
-	return !__builtin_add_overflow(whole, part, ns) && *ns <= INT64_MAX;
-}
-
-static bool read_uint(const char *text, uint64_t *n)
-{
-	return read_digits(&text, n) && !*text;
-}
-
-static bool read_word(const char *text, const char *const *words, uint32_t *n)
-{
-	for (uint32_t i = 0; words[i]; i++)
-		if (!strcmp(text, words[i])) {
-			*n = i;
-			return true;
-		}
-	return false;
-}
-
-static bool is_name(const char *text)
-{
-	return *text != '.' &&
-	       !text[strspn(text, "abcdefghijklmnopqrstuvwxyz"
-				  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")];
-}
-
-static bool in_range(const struct config_key *k, uint64_t n)
-{
-	return n >= k->min && n <= k->max &&
-	       !(k->flags & CONFIG_POWER_OF_2 && n & (n - 1));
-}
-
-/* The value as its type says; `text` has no NUL inside. */
-static bool store(const struct config_key *k, const char *text, size_t len,
-		  void *to)
-{
-	uint64_t n = 0;
-
-	switch (k->type) {
-	case CONFIG_UINT:
-		if (!read_uint(text, &n) || !in_range(k, n) || n > UINT32_MAX)
-			return false;
-		*(uint32_t *)to = (uint32_t)n;
-		return true;
-	case CONFIG_BYTES:
-		if (!read_bytes(text, &n) || !in_range(k, n))
-			return false;
-		*(uint64_t *)to = n;
-		return true;
-	case CONFIG_TIME:
-		if (!read_time(text, &n) || !in_range(k, n))
-			return false;
-		*(int64_t *)to = (int64_t)n;
-		return true;
-	case CONFIG_BOOL:
-		*(bool *)to = !strcmp(text, "true");
-		return *(bool *)to || !strcmp(text, "false");
-	case CONFIG_WORD: return read_word(text, k->words, to);
-	case CONFIG_NAME:
-	case CONFIG_PATH:
-		if (len < k->min || len > k->max ||
-		    !(k->type == CONFIG_PATH ? *text == '/' : is_name(text)))
-			return false;
-		memcpy(to, text, len + 1);
-		return true;
-	case CONFIG_UIDS: break;
-	}
-	return false;
+	to->text = strdup(text);
+	to->at = mark(r->event.start_mark);
+	return to->text ? 0
+			: avp__fail(r->why, AVP_NO_MEMORY,
+				    "no memory to read the configuration");
 }
 
 static int read_scalar(struct reader *r, const struct config_key *k, void *to)
 {
 	const yaml_event_t *e = &r->event;
 	const char *text;
-	bool text_type = k->type == CONFIG_NAME || k->type == CONFIG_PATH;
 
 	if (e->type != YAML_SCALAR_EVENT)
 		return refuse(r, k);
 	text = (const char *)e->data.scalar.value;
 	if (strlen(text) != e->data.scalar.length)
 		return refuse(r, k);
-	/* "3" in quotes is a text, no number, in YAML as here. */
-	if (!text_type && e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
+	if (!takes_quotes(k->type) &&
+	    e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
 		return refuse(r, k);
-	return store(k, text, e->data.scalar.length, to) ? 0 : refuse(r, k);
+	if (!avp__config_value(k, text, e->data.scalar.length, to))
+		return refuse(r, k);
+	return k->type == CONFIG_TEXT ? keep_text(r, text, to) : 0;
 }
 
 static int read_uids(struct reader *r, const struct config_key *k, char *base)
@@ -438,6 +256,107 @@ static int read_uids(struct reader *r, const struct config_key *k, char *base)
 	return err;
 }
 
+/* Room for one element more at the end of an array; zeroed. */
+static void *grow(struct reader *r, void **array, uint32_t count, size_t bytes)
+{
+	char *p = realloc(*array, (count + 1) * bytes);
+
+	if (!p) {
+		avp__fail(r->why, AVP_NO_MEMORY,
+			  "no memory to read the configuration");
+		return NULL;
+	}
+	*array = p;
+	return memset(p + count * bytes, 0, bytes);
+}
+
+/* To a list's next entry: 1, 0 at its end, or an error. */
+static int next_entry(struct reader *r, const struct config_key *k,
+		      uint32_t count)
+{
+	int err = advance(r);
+
+	if (err || r->event.type == YAML_SEQUENCE_END_EVENT)
+		return err;
+	if (count == k->max)
+		return BAD(r, "%s has more than %llu entries, the limit",
+			   k->name, (unsigned long long)k->max);
+	return 1;
+}
+
+static int read_texts(struct reader *r, const struct config_key *k,
+		      struct avp__config_texts *to)
+{
+	const struct config_key one = {k->name, CONFIG_TEXT, 0,	      0,
+				       0,	0,	     k->more, 0};
+	int more;
+
+	if (r->event.type != YAML_SEQUENCE_START_EVENT)
+		return refuse(r, k);
+	while ((more = next_entry(r, k, to->count)) > 0) {
+		struct avp__config_text *text =
+			grow(r, (void **)&to->item, to->count, sizeof(*text));
+		int err = text ? read_scalar(r, &one, text) : AVP_NO_MEMORY;
+
+		if (err)
+			return err;
+		to->count++;
+		for (uint32_t i = 0; i + 1 < to->count; i++)
+			if (!strcmp(to->item[i].text, text->text))
+				return BAD(r,
+					   "\"%s\" comes twice in %s; expected "
+					   "it once",
+					   text->text, k->name);
+	}
+	return more;
+}
+
+static int read_keys(struct reader *r, const char *name,
+		     const struct config_key *keys, char *base);
+
+static int read_list(struct reader *r, const struct config_key *k, char *base)
+{
+	const struct config_nested *nested = k->more;
+	void **array = (void **)(base + k->off);
+	uint32_t *count = (uint32_t *)(base + k->count_off);
+	char words[SHOWN + 32];
+	int more;
+
+	if (r->event.type != YAML_SEQUENCE_START_EVENT)
+		return refuse(r, k);
+	while ((more = next_entry(r, k, *count)) > 0) {
+		struct avp__config_mark *element;
+		int err;
+
+		if (r->event.type != YAML_MAPPING_START_EVENT)
+			return BAD(r,
+				   "an entry of %s is %s; expected a "
+				   "mapping of keys",
+				   k->name, found(&r->event, words));
+		element = grow(r, array, *count, nested->bytes);
+		if (!element)
+			return AVP_NO_MEMORY;
+		if (nested->begin)
+			nested->begin(element);
+		*element = mark(r->event.start_mark);
+		++*count;
+		err = read_keys(r, k->name, nested->keys, (char *)element);
+		if (err)
+			return err;
+	}
+	return more;
+}
+
+static int read_map(struct reader *r, const struct config_key *k, char *base)
+{
+	const struct config_nested *nested = k->more;
+
+	if (r->event.type != YAML_MAPPING_START_EVENT)
+		return refuse(r, k);
+	*(bool *)(base + k->count_off) = true;
+	return read_keys(r, k->name, nested->keys, base + k->off);
+}
+
 /* ---- sections ------------------------------------------------------------ */
 
 /* The text of the key at hand. */
@@ -454,23 +373,36 @@ static int read_key(struct reader *r, const char **text)
 	return 0;
 }
 
-static int unknown_key(struct reader *r, const struct config_section *s)
+static int unknown_key(struct reader *r, const char *name,
+		       const struct config_key *keys)
 {
 	char names[200] = "", words[SHOWN + 32];
 	size_t n = 0;
 
-	for (const struct config_key *k = s->keys; k->name; k++)
+	for (const struct config_key *k = keys; k->name; k++)
 		n += (size_t)snprintf(names + n,
 				      n < sizeof(names) ? sizeof(names) - n : 0,
 				      "%s%s", n ? ", " : "", k->name);
 	return BAD(r, "unknown key %s in %s; expected one of %s",
-		   found(&r->event, words), s->name, names);
+		   found(&r->event, words), name, names);
 }
 
-static int read_member(struct reader *r, const struct config_section *s,
-		       uint64_t *seen, char *base)
+static int read_value(struct reader *r, const struct config_key *k, char *base)
 {
-	const struct config_key *k = s->keys;
+	switch (k->type) {
+	case CONFIG_UIDS: return read_uids(r, k, base);
+	case CONFIG_TEXTS: return read_texts(r, k, (void *)(base + k->off));
+	case CONFIG_MAP: return read_map(r, k, base);
+	case CONFIG_LIST: return read_list(r, k, base);
+	default: return read_scalar(r, k, base + k->off);
+	}
+}
+
+static int read_member(struct reader *r, const char *name,
+		       const struct config_key *keys, uint64_t *seen,
+		       char *base)
+{
+	const struct config_key *k = keys;
 	const char *text;
 	int err = read_key(r, &text);
 
@@ -479,16 +411,30 @@ static int read_member(struct reader *r, const struct config_section *s,
 	while (k->name && strcmp(k->name, text) != 0)
 		k++;
 	if (!k->name)
-		return unknown_key(r, s);
-	if (*seen & UINT64_C(1) << (k - s->keys))
+		return unknown_key(r, name, keys);
+	if (*seen & UINT64_C(1) << (k - keys))
 		return BAD(r, "%s comes twice in %s; expected it once", k->name,
-			   s->name);
-	*seen |= UINT64_C(1) << (k - s->keys);
+			   name);
+	*seen |= UINT64_C(1) << (k - keys);
 	err = advance(r);
-	if (err)
-		return err;
-	return k->type == CONFIG_UIDS ? read_uids(r, k, base)
-				      : read_scalar(r, k, base + k->off);
+	return err ? err : read_value(r, k, base);
+}
+
+/* The members of the mapping at hand. */
+static int read_keys(struct reader *r, const char *name,
+		     const struct config_key *keys, char *base)
+{
+	uint64_t seen = 0;
+	int err;
+
+	for (;;) {
+		err = advance(r);
+		if (err || r->event.type == YAML_MAPPING_END_EVENT)
+			return err;
+		err = read_member(r, name, keys, &seen, base);
+		if (err)
+			return err;
+	}
 }
 
 /* `ahp:` with nothing behind it is an empty section. */
@@ -502,7 +448,6 @@ static int read_section(struct reader *r, const struct config_section *s,
 			char *base)
 {
 	char words[SHOWN + 32];
-	uint64_t seen = 0;
 	int err = advance(r);
 
 	if (err || is_empty(&r->event))
@@ -512,14 +457,7 @@ static int read_section(struct reader *r, const struct config_section *s,
 	if (r->event.type != YAML_MAPPING_START_EVENT)
 		return BAD(r, "section %s is %s; expected a mapping of keys",
 			   s->name, found(&r->event, words));
-	for (;;) {
-		err = advance(r);
-		if (err || r->event.type == YAML_MAPPING_END_EVENT)
-			return err;
-		err = read_member(r, s, &seen, base);
-		if (err)
-			return err;
-	}
+	return read_keys(r, s->name, s->keys, base);
 }
 
 static int unknown_section(struct reader *r,

@@ -213,13 +213,13 @@ static void example(void)
 static void example_keys(void)
 {
 	FILE *f = fopen("ahp/avp.example.yaml", "re");
-	char line[200], text[8000] = "", *mark;
+	char line[200], text[16000] = "", *mark;
 	size_t n = 0;
 
 	CU_ASSERT_FATAL(f != NULL);
 	while (fgets(line, sizeof(line), f)) {
 		mark = strstr(line, "  # ");
-		if (mark == line && strchr(line, ':'))
+		if (mark == line && line[4] >= 'a' && strchr(line, ':'))
 			memcpy(line, "    ", 4), memmove(line + 2, line + 4,
 							 strlen(line + 4) + 1);
 		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s", line);
