@@ -163,6 +163,30 @@ int avp_loop_fd(struct avp_loop *loop)
 	return loop->ops->fd(loop);
 }
 
+bool avp__loop_has_bells(const struct avp_loop *loop)
+{
+	return loop->bells;
+}
+
+int avp__loop_bell_add(struct avp_loop *loop, struct avp__bell *bell,
+		       struct avp_reason *why)
+{
+	if (avp__forked(&loop->guard))
+		return avp__fail(why, AVP_FORKED,
+				 "this loop belongs to the parent process");
+	if (!loop->bells)
+		return avp__fail(why, AVP_UNSUPPORTED,
+				 "%s here cannot wait for a word of memory",
+				 loop->ops->name);
+	return loop->ops->bell_add(loop, bell, why);
+}
+
+void avp__loop_bell_remove(struct avp_loop *loop, struct avp__bell *bell)
+{
+	if (!avp__forked(&loop->guard))
+		loop->ops->bell_remove(loop, bell);
+}
+
 const char *avp_loop_backend(const struct avp_loop *loop)
 {
 	return loop->ops->name;

@@ -8,6 +8,7 @@
 
 #include <avp/ring.h>
 
+#include "ring/bell.h"
 #include "shm/guard.h"
 
 /* A backend's struct begins with this. */
@@ -16,6 +17,7 @@ struct avp_loop {
 	struct avp__fork_guard guard;
 	bool running; /* in avp_loop_run(): a callback may be on the stack */
 	bool foreign; /* avp_loop_fd() was asked for: somebody may poll it */
+	bool bells;   /* it can wait for words of memory: bell.h */
 };
 
 /* As the functions of <avp/ring.h>, of which each is one. */
@@ -33,6 +35,10 @@ struct avp__loop_ops {
 	int (*sync)(struct avp_loop *loop, struct avp_sync *sync);
 	int (*run)(struct avp_loop *loop, int64_t timeout_ns);
 	int (*fd)(struct avp_loop *loop);
+	/* As those of bell.h; only where `bells` is set. */
+	int (*bell_add)(struct avp_loop *loop, struct avp__bell *bell,
+			struct avp_reason *why);
+	void (*bell_remove)(struct avp_loop *loop, struct avp__bell *bell);
 };
 
 extern const struct avp__loop_ops avp__loop_epoll, avp__loop_uring;

@@ -9,17 +9,20 @@
  * unread would take a system call more for each event.) At most one poll of a
  * watch is under way, hence at most one completion that counts.
  *
- * A completion carries fd and generation. The generation changes with every
- * arming and every removal, so that what was under way when a watch was removed
- * is thrown away. Removing cancels at once, since a poll holds the file: the
- * peer of a socket would not see it closed.
+ * Bells (bell.h) are futex waits, one under way for each, armed again in the same
+ * way. liburing 2.3 does not know them: their fields are filled in here.
+ *
+ * A completion carries a name: place (an fd, or BELL | a bell's number) and
+ * generation. The generation changes with every arming and every removal, so that
+ * what was under way when a watch was removed is thrown away. Removing cancels at
+ * once, since a poll holds the file: the peer of a socket would not see it closed.
  *
  * No COOP_TASKRUN: with it a completion waits until the thread that armed the
  * poll enters the kernel, while it may be computing and another be waiting in
  * the loop (a millisecond and more was seen). An agent that is bound to one
  * thread could have it; it gains nothing that was measured (README.md).
  *
- * A poll ends with ECANCELED when the thread that armed it ends: it is armed
+ * A request ends with ECANCELED when the thread that armed it ends: it is armed
  * again by the one that runs the loop.
  */
 #include <errno.h>
@@ -29,6 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ring/bell.h"
 #include "ring/loop_internal.h"
 #include "shm/reason.h"
 
@@ -39,23 +43,36 @@
 	 IORING_FEAT_EXT_ARG /* 5.11: waiting timed */ | \
 	 IORING_FEAT_CQE_SKIP /* 5.17: silent removal */)
 
-/* user_data that are no polls': an fd has no bit 31 */
+/* user_data whose places are beyond any bell's */
 #define NOTHING UINT64_MAX	 /* needs no answer */
 #define SYNCED	(UINT64_MAX - 1) /* the fdatasync() that is under way */
 
+/* IORING_OP_FUTEX_WAIT of Linux 6.7, and the flags of its futex_waitv's kind. */
+#define FUTEX_WAIT_OP	51
+#define FUTEX_SIZE_U32	2 /* FUTEX2_SIZE_U32; shared, as FUTEX2_PRIVATE is not set */
+#define FUTEX_ANY	UINT32_MAX /* FUTEX_BITSET_MATCH_ANY */
+
+#define BELL (1u << 31) /* in a place: no fd is that high */
+
 struct entry {
-	struct avp_watch *watch; /* NULL: none for this fd */
+	struct avp_watch *watch; /* NULL: none for this fd, or a bell */
+	struct avp__bell *bell;
 	uint32_t generation;
-	bool armed; /* a poll of this generation is under way */
+	bool armed; /* a request of this generation is under way */
 	bool dirty; /* it is in the list of what has to be armed */
+};
+
+struct table {
+	struct entry *entry;
+	uint32_t room;
 };
 
 struct uring_loop {
 	struct avp_loop base;
 	struct io_uring ring;
-	struct entry *entry; /* by fd */
-	uint32_t *dirty;     /* as many fds */
-	uint32_t fds, dirties;
+	struct table fds, bells;
+	uint32_t *dirty; /* places: as many as both tables have */
+	uint32_t dirties;
 	bool cancelled; /* in this turn a poll ended that nobody cancelled */
 	struct avp_sync *sync; /* under way, or NULL */
 	bool sync_due;	       /* it is still to be told to the kernel */
@@ -114,6 +131,16 @@ static int init_ring(struct io_uring *ring, struct avp_reason *why)
 			 strerror(-error));
 }
 
+/* Its absence is no error: links have sockets. */
+static bool knows_futexes(struct io_uring *ring)
+{
+	struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+	bool knows = probe && io_uring_opcode_supported(probe, FUTEX_WAIT_OP);
+
+	io_uring_free_probe(probe);
+	return knows;
+}
+
 static int uring_open(struct avp_loop **out, struct avp_reason *why)
 {
 	struct uring_loop *loop = calloc(1, sizeof(*loop));
@@ -126,15 +153,22 @@ static int uring_open(struct avp_loop **out, struct avp_reason *why)
 		free(loop);
 		return error;
 	}
+	loop->base.bells = knows_futexes(&loop->ring);
 	*out = &loop->base;
 	return 0;
 }
 
-/* ---- polls --------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------- */
 
-static uint64_t name_of(const struct uring_loop *loop, uint32_t fd)
+static struct entry *entry_at(const struct uring_loop *loop, uint32_t place)
 {
-	return (uint64_t)loop->entry[fd].generation << 32 | fd;
+	return place & BELL ? &loop->bells.entry[place & ~BELL] :
+			      &loop->fds.entry[place];
+}
+
+static uint64_t name_of(const struct uring_loop *loop, uint32_t place)
+{
+	return (uint64_t)entry_at(loop, place)->generation << 32 | place;
 }
 
 static struct io_uring_sqe *next_sqe(struct uring_loop *loop)
@@ -147,28 +181,44 @@ static struct io_uring_sqe *next_sqe(struct uring_loop *loop)
 	return io_uring_get_sqe(&loop->ring);
 }
 
-static void mark_dirty(struct uring_loop *loop, uint32_t fd)
+static void mark_dirty(struct uring_loop *loop, uint32_t place)
 {
-	if (loop->entry[fd].dirty)
+	struct entry *e = entry_at(loop, place);
+
+	if (e->dirty)
 		return;
-	loop->entry[fd].dirty = true;
-	loop->dirty[loop->dirties++] = fd;
+	e->dirty = true;
+	loop->dirty[loop->dirties++] = place;
 }
 
-static bool arm(struct uring_loop *loop, uint32_t fd)
+static void prepare_wait(struct io_uring_sqe *sqe, const struct avp__bell *bell)
 {
-	struct entry *e = &loop->entry[fd];
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = FUTEX_WAIT_OP;
+	sqe->fd = FUTEX_SIZE_U32;
+	sqe->addr = (uintptr_t)bell->word;
+	sqe->addr2 = bell->seen;
+	sqe->addr3 = FUTEX_ANY;
+}
+
+static bool arm(struct uring_loop *loop, uint32_t place)
+{
+	struct entry *e = entry_at(loop, place);
 	struct io_uring_sqe *sqe;
 
-	if (!e->watch || e->armed)
+	if ((!e->watch && !e->bell) || e->armed)
 		return true;
 	sqe = next_sqe(loop);
 	if (!sqe)
 		return false;
 	e->generation++;
 	e->armed = true;
-	io_uring_prep_poll_add(sqe, (int)fd, avp__loop_mask(e->watch->events));
-	sqe->user_data = name_of(loop, fd);
+	if (e->bell)
+		prepare_wait(sqe, e->bell);
+	else
+		io_uring_prep_poll_add(sqe, (int)place,
+				       avp__loop_mask(e->watch->events));
+	sqe->user_data = name_of(loop, place);
 	return true;
 }
 
@@ -189,22 +239,25 @@ static void arm_dirty(struct uring_loop *loop)
 	if (loop->sync_due)
 		arm_sync(loop);
 	while (loop->dirties) {
-		uint32_t fd = loop->dirty[loop->dirties - 1];
+		uint32_t place = loop->dirty[loop->dirties - 1];
 
-		if (!arm(loop, fd))
+		if (!arm(loop, place))
 			return;
-		loop->entry[fd].dirty = false;
+		entry_at(loop, place)->dirty = false;
 		loop->dirties--;
 	}
 }
 
-static void disarm(struct uring_loop *loop, uint32_t fd)
+static void disarm(struct uring_loop *loop, uint32_t place)
 {
-	struct entry *e = &loop->entry[fd];
+	struct entry *e = entry_at(loop, place);
 	struct io_uring_sqe *sqe = e->armed ? next_sqe(loop) : NULL;
 
 	if (sqe) {
-		io_uring_prep_poll_remove(sqe, name_of(loop, fd));
+		if (place & BELL)
+			io_uring_prep_cancel64(sqe, name_of(loop, place), 0);
+		else
+			io_uring_prep_poll_remove(sqe, name_of(loop, place));
 		sqe->user_data = NOTHING;
 		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
 	}
@@ -222,14 +275,16 @@ static void submit(struct uring_loop *loop)
 
 /* ---- completions ----------------------------------------------------------------- */
 
-/* The watch that a completion is for; NULL if it is stale. */
+/* What a completion is for; NULL if it is stale. */
 static struct entry *entry_of(const struct uring_loop *loop, uint64_t name)
 {
+	uint32_t place = (uint32_t)name;
+	const struct table *table = place & BELL ? &loop->bells : &loop->fds;
 	struct entry *e;
 
-	if ((uint32_t)name >= loop->fds)
+	if ((place & ~BELL) >= table->room)
 		return NULL;
-	e = &loop->entry[(uint32_t)name];
+	e = entry_at(loop, place);
 	return e->armed && e->generation == name >> 32 ? e : NULL;
 }
 
@@ -258,6 +313,19 @@ static int complete_sync(struct uring_loop *loop, int result)
 	return 1;
 }
 
+/* EAGAIN: it was rung before the wait began. */
+static int hear_bell(struct uring_loop *loop, struct entry *e, uint32_t place,
+		     int result)
+{
+	if (result && result != -EAGAIN)
+		return 0; /* no such memory: the sleeper's time-out serves */
+	/* acquire: pairs with the release in avp__lane_ring() */
+	e->bell->seen = atomic_load_explicit(e->bell->word,
+					     memory_order_acquire);
+	mark_dirty(loop, place);
+	return 1;
+}
+
 static int complete(struct uring_loop *loop, uint64_t name, int result)
 {
 	struct entry *e = entry_of(loop, name);
@@ -267,12 +335,15 @@ static int complete(struct uring_loop *loop, uint64_t name, int result)
 	if (!e)
 		return 0;
 	e->armed = false;
-	if (result != -EBADF) /* closed while watched: nothing to arm */
-		mark_dirty(loop, (uint32_t)name);
 	if (result == -ECANCELED) {
+		mark_dirty(loop, (uint32_t)name);
 		loop->cancelled = true;
 		return 0;
 	}
+	if (e->bell)
+		return hear_bell(loop, e, (uint32_t)name, result);
+	if (result != -EBADF) /* closed while watched: nothing to arm */
+		mark_dirty(loop, (uint32_t)name);
 	e->watch->ready(e->watch, result < 0
 					  ? AVP_READABLE
 					  : avp__loop_events((uint32_t)result));
@@ -361,24 +432,26 @@ static int uring_run(struct avp_loop *base, int64_t timeout_ns)
 
 /* ---- watches ------------------------------------------------------------------------ */
 
-static int grow(struct uring_loop *loop, uint32_t fd, struct avp_reason *why)
+static int grow(struct uring_loop *loop, struct table *table, uint32_t at,
+		struct avp_reason *why)
 {
-	uint32_t fds = loop->fds ? loop->fds : 64;
+	uint32_t room = table->room ? table->room : 64;
+	uint32_t others = loop->fds.room + loop->bells.room - table->room;
 	struct entry *entry;
 	uint32_t *dirty;
 
-	while (fds <= fd)
-		fds *= 2;
-	dirty = realloc(loop->dirty, fds * sizeof(*dirty));
+	while (room <= at)
+		room *= 2;
+	dirty = realloc(loop->dirty, (others + room) * sizeof(*dirty));
 	if (dirty)
 		loop->dirty = dirty;
-	entry = dirty ? realloc(loop->entry, fds * sizeof(*entry)) : NULL;
+	entry = dirty ? realloc(table->entry, room * sizeof(*entry)) : NULL;
 	if (!entry)
-		return avp__fail(why, AVP_NO_MEMORY, "no memory to watch fd %u",
-				 fd);
-	memset(entry + loop->fds, 0, (fds - loop->fds) * sizeof(*entry));
-	loop->entry = entry;
-	loop->fds = fds;
+		return avp__fail(why, AVP_NO_MEMORY,
+				 "no memory to wait for %u things", room);
+	memset(entry + table->room, 0, (room - table->room) * sizeof(*entry));
+	table->entry = entry;
+	table->room = room;
 	return 0;
 }
 
@@ -387,14 +460,14 @@ static int uring_add(struct avp_loop *base, struct avp_watch *watch,
 {
 	struct uring_loop *loop = self(base);
 	uint32_t fd = (uint32_t)watch->fd;
-	int error = fd < loop->fds ? 0 : grow(loop, fd, why);
+	int error = fd < loop->fds.room ? 0 : grow(loop, &loop->fds, fd, why);
 
 	if (error)
 		return error;
-	if (loop->entry[fd].watch)
+	if (loop->fds.entry[fd].watch)
 		return avp__fail(why, AVP_USAGE, "fd %u is watched already",
 				 fd);
-	loop->entry[fd].watch = watch;
+	loop->fds.entry[fd].watch = watch;
 	mark_dirty(loop, fd);
 	if (base->foreign && !base->running)
 		submit(loop);
@@ -406,7 +479,7 @@ static bool watched(const struct uring_loop *loop,
 {
 	uint32_t fd = (uint32_t)watch->fd;
 
-	return fd < loop->fds && loop->entry[fd].watch == watch;
+	return fd < loop->fds.room && loop->fds.entry[fd].watch == watch;
 }
 
 static int uring_change(struct avp_loop *base, struct avp_watch *watch,
@@ -424,17 +497,51 @@ static int uring_change(struct avp_loop *base, struct avp_watch *watch,
 	return 0;
 }
 
+/* Cancels what was just disarmed, before its fd or memory goes. */
+static void cancel(struct uring_loop *loop)
+{
+	if (io_uring_sq_ready(&loop->ring))
+		io_uring_submit(&loop->ring);
+	drop_stale(loop);
+}
+
 static void uring_remove(struct avp_loop *base, struct avp_watch *watch)
 {
 	struct uring_loop *loop = self(base);
 
 	if (!watched(loop, watch))
 		return;
-	loop->entry[watch->fd].watch = NULL;
+	loop->fds.entry[watch->fd].watch = NULL;
 	disarm(loop, (uint32_t)watch->fd);
-	if (io_uring_sq_ready(&loop->ring))
-		io_uring_submit(&loop->ring);
-	drop_stale(loop);
+	cancel(loop);
+}
+
+static int uring_bell_add(struct avp_loop *base, struct avp__bell *bell,
+			  struct avp_reason *why)
+{
+	struct uring_loop *loop = self(base);
+	struct table *bells = &loop->bells;
+	uint32_t at = 0;
+
+	while (at < bells->room && bells->entry[at].bell)
+		at++;
+	if (at == bells->room && grow(loop, bells, at, why))
+		return AVP_NO_MEMORY;
+	bell->place = BELL | at;
+	bells->entry[at].bell = bell;
+	mark_dirty(loop, bell->place);
+	if (base->foreign && !base->running)
+		submit(loop);
+	return 0;
+}
+
+static void uring_bell_remove(struct avp_loop *base, struct avp__bell *bell)
+{
+	struct uring_loop *loop = self(base);
+
+	entry_at(loop, bell->place)->bell = NULL;
+	disarm(loop, bell->place);
+	cancel(loop);
 }
 
 static int uring_sync(struct avp_loop *base, struct avp_sync *sync)
@@ -459,12 +566,15 @@ static void uring_close(struct avp_loop *base, bool forked)
 		close(loop->ring.ring_fd);
 	} else {
 		/* The kernel ends them some time after; files hang on them. */
-		for (uint32_t fd = 0; fd < loop->fds; fd++)
+		for (uint32_t fd = 0; fd < loop->fds.room; fd++)
 			disarm(loop, fd);
+		for (uint32_t i = 0; i < loop->bells.room; i++)
+			disarm(loop, BELL | i);
 		io_uring_submit(&loop->ring);
 		io_uring_queue_exit(&loop->ring);
 	}
-	free(loop->entry);
+	free(loop->fds.entry);
+	free(loop->bells.entry);
 	free(loop->dirty);
 	free(loop);
 }
@@ -486,4 +596,6 @@ const struct avp__loop_ops avp__loop_uring = {
 	.sync = uring_sync,
 	.run = uring_run,
 	.fd = uring_fd,
+	.bell_add = uring_bell_add,
+	.bell_remove = uring_bell_remove,
 };

@@ -83,6 +83,10 @@ static void ring_if_due(struct lane_peer *p)
 	if (!avp__wake_due(&p->peer_page->word, &p->rung))
 		return;
 	p->rings++;
+	if (p->futex) {
+		avp__lane_ring(&p->tx);
+		return;
+	}
 	/* A full queue means that bells are pending. */
 	if (send(p->sock, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
 	    errno != EAGAIN)
@@ -308,7 +312,7 @@ static bool done(const struct lane_peer *p)
 static bool work(struct lane_peer *p)
 {
 	bool any = false;
-	uint32_t burst = 1 + choice(p, 24);
+	uint32_t burst = 1 + choice(p, p->burst ? p->burst : 24);
 
 	for (uint32_t i = 0; i < burst && receive_one(p); i++)
 		any = true;
@@ -363,10 +367,12 @@ static bool open_peer(struct lane_peer *p)
 	for (uint32_t i = 0; i < LANE_PEER_WINDOW; i++)
 		p->free_block[p->free_blocks++] = i;
 	p->bell = (struct avp_watch){p->sock, AVP_READABLE, bell_rings, p};
+	p->word.word = avp__lane_bell(&p->rx);
 	return !avp_ledger_new(&p->ledger, LANE_PEER_WINDOW, p->tx.next, news,
 			       p) &&
 	       !avp_loop_open(&p->loop, NULL) &&
-	       !avp_loop_add(p->loop, &p->bell, NULL);
+	       !avp_loop_add(p->loop, &p->bell, NULL) &&
+	       (!p->futex || !avp__loop_bell_add(p->loop, &p->word, NULL));
 }
 
 void lane_peer_run(struct lane_peer *p)

@@ -14,6 +14,8 @@
 
 #include <avp/ring.h>
 
+#include "ring/bell.h"
+
 #define LANE_PEER_WINDOW 64
 #define LANE_PEER_BLOCK	 2048
 #define LANE_PEER_HELD	 8 /* messages that a reader holds back at most */
@@ -30,8 +32,10 @@ struct lane_peer {
 	struct avp_lane_rx rx;
 	struct lane_peer_page *page;
 	const struct lane_peer_page *peer_page;
-	int sock;	/* the bell; non-blocking */
+	int sock;	/* the bell, and the news of the end; non-blocking */
 	bool sleeps;	/* or spins */
+	bool futex;	/* the bell is the lane's word instead */
+	uint32_t burst; /* messages at once, at most; 0: 24 */
 	uint64_t total; /* messages to send, and as many to receive */
 	uint32_t seed;	/* of this end's choices, not of contents */
 
@@ -43,6 +47,7 @@ struct lane_peer {
 	struct avp_ledger *ledger;
 	struct avp_loop *loop;
 	struct avp_watch bell;
+	struct avp__bell word;
 	uint32_t rung;
 	uint32_t free_blocks, free_block[LANE_PEER_WINDOW];
 	uint64_t first, sent, accept_head, release_head;

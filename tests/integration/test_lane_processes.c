@@ -64,7 +64,8 @@ static void close_end(struct avp_segment *page, struct avp_segment *other)
 	close(peer.sock);
 }
 
-static const char *run_end(int end, int sock, bool sleeps, uint64_t total)
+static const char *run_end(int end, int sock, bool sleeps, bool futex,
+			   uint64_t total)
 {
 	struct avp_segment page, other;
 	const char *wrong = open_end(end, sock, &page, &other);
@@ -72,6 +73,7 @@ static const char *run_end(int end, int sock, bool sleeps, uint64_t total)
 	if (wrong)
 		return wrong;
 	peer.sleeps = sleeps;
+	peer.futex = futex;
 	peer.total = total;
 	lane_peer_run(&peer);
 	close_end(&page, &other);
@@ -81,7 +83,7 @@ static const char *run_end(int end, int sock, bool sleeps, uint64_t total)
 					: NULL;
 }
 
-static void two_processes(bool sleeps)
+static void two_processes(bool sleeps, bool futex)
 {
 	const char *wrong;
 	int sock[2], status = 0;
@@ -92,14 +94,14 @@ static void two_processes(bool sleeps)
 	pid = fork();
 	if (!pid) {
 		close(sock[0]);
-		wrong = run_end(1, sock[1], sleeps, MESSAGES);
+		wrong = run_end(1, sock[1], sleeps, futex, MESSAGES);
 		if (wrong)
 			printf("child: %s\n", wrong);
 		fflush(stdout);
 		_exit(wrong != NULL);
 	}
 	close(sock[1]);
-	wrong = run_end(0, sock[0], sleeps, MESSAGES);
+	wrong = run_end(0, sock[0], sleeps, futex, MESSAGES);
 	if (wrong)
 		printf("parent: %s\n", wrong);
 	CU_ASSERT_PTR_NULL(wrong);
@@ -115,12 +117,26 @@ static void two_processes(bool sleeps)
 
 static void busy(void)
 {
-	two_processes(false);
+	two_processes(false, false);
 }
 
 static void asleep(void)
 {
-	two_processes(true);
+	two_processes(true, false);
+}
+
+static void asleep_on_a_word(void)
+{
+	struct avp_loop *loop;
+	bool has_bells;
+
+	CU_ASSERT_FATAL(!avp_loop_open(&loop, NULL));
+	has_bells = avp__loop_has_bells(loop);
+	avp_loop_close(loop);
+	if (has_bells)
+		two_processes(true, true);
+	else
+		printf("skip asleep_on_a_word: this loop has no bells\n");
 }
 
 /*
@@ -141,7 +157,7 @@ static void killed_at_any_moment(void)
 		pid = fork();
 		if (!pid) {
 			close(sock[0]);
-			run_end(1, sock[1], false, UINT64_MAX);
+			run_end(1, sock[1], false, false, UINT64_MAX);
 			_exit(1);
 		}
 		close(sock[1]);
@@ -173,6 +189,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(busy),
 		TEST(asleep),
+		TEST(asleep_on_a_word),
 		TEST(killed_at_any_moment),
 		{0},
 	};

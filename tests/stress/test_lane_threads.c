@@ -6,6 +6,7 @@
  * processes.
  */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,7 +45,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static void two_threads(bool a_sleeps, bool b_sleeps, uint64_t first)
+static void two_threads(bool sleep, bool futex, uint64_t first)
 {
 	struct avp_lane_options o = {.size = sizeof(o),
 				     .slots = LANE_PEER_WINDOW,
@@ -64,8 +65,8 @@ static void two_threads(bool a_sleeps, bool b_sleeps, uint64_t first)
 		peer[i].seed = (uint32_t)i + 1;
 		CU_ASSERT_FATAL(!avp_lane_init(&peer[i].tx, &o, NULL));
 	}
-	peer[0].sleeps = a_sleeps;
-	peer[1].sleeps = b_sleeps;
+	peer[0].sleeps = peer[1].sleeps = sleep;
+	peer[0].futex = peer[1].futex = futex;
 	CU_ASSERT_FATAL(attach(0) && attach(1));
 	CU_ASSERT_FATAL(!pthread_create(&thread, NULL, run, &peer[1]));
 	run(&peer[0]);
@@ -93,7 +94,21 @@ static void busy(void)
 
 static void asleep(void)
 {
-	two_threads(true, true, UINT32_MAX - 20000);
+	two_threads(true, false, UINT32_MAX - 20000);
+}
+
+static void asleep_on_a_word(void)
+{
+	struct avp_loop *loop;
+	bool has_bells;
+
+	CU_ASSERT_FATAL(!avp_loop_open(&loop, NULL));
+	has_bells = avp__loop_has_bells(loop);
+	avp_loop_close(loop);
+	if (has_bells)
+		two_threads(true, true, UINT32_MAX - 20000);
+	else
+		printf("skip asleep_on_a_word: this loop has no bells\n");
 }
 
 int main(void)
@@ -101,6 +116,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(busy),
 		TEST(asleep),
+		TEST(asleep_on_a_word),
 		{0},
 	};
 
