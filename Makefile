@@ -64,7 +64,7 @@ RING_SRC  := $(wildcard tests/stress/*.c)
 TESTS     := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 
-.PHONY: all demo check bench asan ubsan tsan fuzz interop install uninstall \
+.PHONY: all demo check bench soak asan ubsan tsan fuzz interop install uninstall \
         clean help setup tests run-tests run-stress run-fuzz FORCE
 .SECONDARY:
 
@@ -78,6 +78,7 @@ help:
 	@echo 'make demo       set up, build, and run two agents on this host'
 	@echo 'make check      set up, build, and run every test (CI=1: -Werror)'
 	@echo 'make interop    the tests that need a package registry'
+	@echo 'make soak       sleep and wake at length: SOAK_MESSAGES, SOAK_WAKES'
 	@echo 'make bench      measure, into build/bench.json'
 	@echo 'make asan|ubsan|tsan   the tests under a sanitizer'
 	@echo 'make fuzz       the fuzz harnesses, FUZZ_SECONDS each (default 60)'
@@ -242,6 +243,12 @@ check: setup
 interop: setup
 	@$(MAKE) --no-print-directory all
 	@tests/interop/run
+
+# Some ten minutes: each loop and doorbell has that many messages and wakes.
+SOAK_MESSAGES ?= 40000000
+SOAK_WAKES    ?= 1000000
+soak: $(B)/tests/integration/test_soak
+	@SOAK_MESSAGES=$(SOAK_MESSAGES) SOAK_WAKES=$(SOAK_WAKES) $<
 
 demo: setup
 	@$(MAKE) --no-print-directory all $(B)/demo/planner_solver

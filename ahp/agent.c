@@ -12,11 +12,8 @@
 #include "ahp/agent_internal.h"
 #include "ahp/dedup.h"
 #include "ahp/retry.h"
-#include "ring/wake.h"
 #include "shm/reason.h"
 
-#define SPINS_PER_CLOCK 32   /* a look at the clock costs 25 ns */
-#define SPINS_PER_TURN	1024 /* a look at the sockets costs 250 */
 #define ACCEPTS_PER_TURN 64
 
 int64_t ahp__now_ns(void)
@@ -97,7 +94,7 @@ const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t number)
 	return peer ? peer->id : NULL;
 }
 
-/* ---- turns and sleeps ---------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------------- */
 
 static void listen_ready(struct avp_watch *watch, uint32_t events)
 {
@@ -114,200 +111,6 @@ static void listen_ready(struct avp_watch *watch, uint32_t events)
 		ahp__link_accept(agent, sock);
 	}
 }
-
-bool ahp__any_ready(const struct ahp_agent *agent)
-{
-	for (uint32_t i = 0; i < agent->ups; i++)
-		if (avp_lane_ready(&agent->up[i]->rx))
-			return true;
-	return false;
-}
-
-void ahp__settle_all(struct ahp_agent *agent)
-{
-	for (uint32_t i = agent->ups; i-- > 0;) {
-		struct ahp__link *link = agent->up[i];
-
-		if (link->unflushed)
-			ahp__acks_flush(link);
-		if (link->heard)
-			ahp__acks_enter(link); /* may take it out of up[] */
-	}
-}
-
-/* Links that hung up and have been read to their end. */
-static void reap(struct ahp_agent *agent)
-{
-	for (uint32_t i = agent->ups; i-- > 0;)
-		if (i < agent->ups && agent->up[i]->state == LINK_DRAINING &&
-		    !avp_lane_ready(&agent->up[i]->rx))
-			ahp__link_finish(agent->up[i]);
-}
-
-/*
- * A watch's callback may not use the agent: whoever runs the loop is within one
- * of its calls. What AHP_GUARD() looks at is zero meanwhile, as in a child.
- */
-static volatile uint32_t barred;
-
-int ahp__agent_barred(const struct ahp_agent *agent)
-{
-	return avp__forked(&agent->guard) ? AVP_FORKED : AVP_USAGE;
-}
-
-static int run_loop(struct ahp_agent *agent, int64_t timeout_ns)
-{
-	int calls;
-
-	agent->own_calls = 0;
-	agent->entry = &barred;
-	calls = avp_loop_run(agent->loop, timeout_ns);
-	agent->entry = agent->guard.cookie;
-	agent->foreign |= calls > agent->own_calls;
-	return calls;
-}
-
-int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns)
-{
-	int64_t now_ns;
-	int calls;
-
-	agent->polls = 0;
-	if (agent->keep)
-		ahp__keep_turn(agent);
-	calls = run_loop(agent, timeout_ns);
-	now_ns = ahp__now_ns();
-	for (uint32_t i = agent->links; agent->links > agent->ups && i-- > 0;)
-		if (i < agent->links)
-			ahp__link_age(agent->link[i], now_ns);
-	reap(agent);
-	if (agent->retry)
-		ahp__retry_look(agent);
-	ahp__page_beat(agent, now_ns);
-	return calls;
-}
-
-/* How long a sleep may be: sockets wake it, except for what a timer must do. */
-static int64_t longest_sleep(const struct ahp_agent *agent, int64_t until_ns)
-{
-	int64_t left = until_ns == AHP_FOREVER ? SAFETY_NS :
-						 until_ns - ahp__now_ns();
-
-	if (left > SAFETY_NS)
-		left = SAFETY_NS;
-	for (uint32_t i = 0; agent->links > agent->ups && i < agent->links; i++)
-		if (agent->link[i]->state == LINK_CONNECTING &&
-		    left > RETRY_CONNECT_NS)
-			left = RETRY_CONNECT_NS;
-	return left < 0 ? 0 : left;
-}
-
-void ahp__agent_sleep(struct ahp_agent *agent, int64_t until_ns, bool for_space,
-		      bool (*ready)(void *arg), void *arg)
-{
-	int64_t left = longest_sleep(agent, until_ns), begin_ns = 0;
-	int calls = 1;
-
-	avp__wake_arm(&agent->page->messages);
-	if (for_space)
-		avp__wake_arm(&agent->page->space);
-	if (!ready(arg)) {
-		begin_ns = ahp__now_ns();
-		calls = ahp__agent_turn(agent, left);
-	}
-	avp__wake_disarm(&agent->page->messages);
-	avp__wake_disarm(&agent->page->space);
-	/* Found after the whole safety time, and no bell is there for it. (A
-	 * turn may end early without a call, as after a signal.) */
-	if (!calls && left == SAFETY_NS &&
-	    ahp__now_ns() - begin_ns >= SAFETY_NS && ready(arg) &&
-	    !run_loop(agent, 0))
-		agent->stats.late_wakes++;
-}
-
-/* What a waiter does once, before it spins. */
-static bool sleeps_now(const struct ahp_agent *agent, int64_t spun_ns)
-{
-	return agent->wait == AHP_WAIT_BLOCK ||
-	       (agent->wait == AHP_WAIT_ADAPTIVE && spun_ns > SPIN_NS);
-}
-
-int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
-		    bool (*ready)(void *arg), void *arg)
-{
-	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
-
-	ahp__settle_all(agent);
-	if (timeout_ns == AHP_USUAL)
-		timeout_ns = agent->options.task_timeout_ns;
-	for (unsigned spins = 1; !ready(arg); spins++) {
-		if (timeout_ns && spins % SPINS_PER_CLOCK &&
-		    agent->wait != AHP_WAIT_BLOCK) {
-			__builtin_ia32_pause();
-			continue;
-		}
-		now_ns = ahp__now_ns();
-		if (!start_ns) {
-			start_ns = now_ns;
-			if (timeout_ns < AHP_FOREVER - now_ns)
-				end_ns = now_ns + timeout_ns;
-		}
-		if (sleeps_now(agent, now_ns - start_ns) && timeout_ns)
-			ahp__agent_sleep(agent, end_ns, for_space, ready, arg);
-		else if (spins % SPINS_PER_TURN == 0 || now_ns >= end_ns)
-			ahp__agent_turn(agent, 0);
-		if (now_ns >= end_ns)
-			return ready(arg) ? 0 : AVP_TIMEOUT;
-	}
-	return 0;
-}
-
-/* Or a callback was made that may have left something to do. */
-static bool run_ready(void *arg)
-{
-	const struct ahp_agent *agent = arg;
-
-	return agent->foreign || ahp__any_ready(agent);
-}
-
-int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
-{
-	AHP_GUARD(agent);
-	agent->foreign = false;
-	ahp__agent_turn(agent, 0);
-	avp__wake_disarm(&agent->page->messages);
-	ahp__agent_wait(agent, timeout_ns, false, run_ready, agent);
-	return ahp__any_ready(agent);
-}
-
-struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent)
-{
-	return agent->loop;
-}
-
-int ahp_agent_fd(const struct ahp_agent *agent)
-{
-	AHP_GUARD(agent);
-	if (agent->wait == AHP_WAIT_BUSY)
-		return AVP_UNSUPPORTED;
-	return avp_loop_fd(agent->loop);
-}
-
-int ahp_agent_arm(struct ahp_agent *agent)
-{
-	AHP_GUARD(agent);
-	if (agent->wait == AHP_WAIT_BUSY)
-		return AVP_UNSUPPORTED;
-	ahp__settle_all(agent);
-	if (agent->keep)
-		ahp__keep_turn(agent);
-	/* A new value each time: the bell for the last one may have been taken
-	 * by a call in between. */
-	avp__wake_arm(&agent->page->messages);
-	return ahp__any_ready(agent);
-}
-
-/* ---- opening and closing ------------------------------------------------------- */
 
 static int check_options(const struct ahp_agent_options *o,
 			 struct avp_reason *why)
@@ -403,6 +206,34 @@ static void raise_fd_limit(void)
 	}
 }
 
+/* A word wakes sooner; AVP_BELL chooses for tests (ring/README.md). */
+static int choose_doorbell(struct ahp_agent *agent, struct avp_reason *why)
+{
+	const char *name = secure_getenv("AVP_BELL");
+	bool can = avp__loop_has_bells(agent->loop);
+
+	agent->hears_words = can && agent->wait != AHP_WAIT_BUSY;
+	if (!name || !*name)
+		return 0;
+	if (!strcmp(name, "socket")) {
+		agent->hears_words = false;
+		return 0;
+	}
+	if (strcmp(name, "futex"))
+		return avp__fail(why, AVP_USAGE,
+				 "AVP_BELL is \"%.40s\"; it may be futex or "
+				 "socket, or unset for the better one that this "
+				 "system has",
+				 name);
+	if (!can)
+		return avp__fail(why, AVP_UNSUPPORTED,
+				 "AVP_BELL=futex: that needs io_uring of Linux "
+				 "6.7 or later, this loop is %s; use "
+				 "AVP_BELL=socket",
+				 avp_loop_backend(agent->loop));
+	return 0;
+}
+
 static int open_parts(struct ahp_agent *agent,
 		      const struct ahp_agent_options *o,
 		      struct avp_reason *why)
@@ -422,6 +253,8 @@ static int open_parts(struct ahp_agent *agent,
 		return avp__fail(why, AVP_IO, "getrandom: no random epoch");
 	raise_fd_limit();
 	error = avp_loop_open(&agent->loop, why);
+	if (!error)
+		error = choose_doorbell(agent, why);
 	if (!error)
 		error = ahp__page_open(agent, why);
 	if (!error)
@@ -494,7 +327,7 @@ void ahp_agent_close(struct ahp_agent *agent)
 		return;
 	if (agent->guard.cookie && avp__forked(&agent->guard))
 		return close_in_child(agent);
-	if (agent->entry == &barred) {
+	if (ahp__agent_in_callback(agent)) {
 		ahp__logf(agent, AHP_LOG_ERROR, AVP_USAGE,
 			  "not closed: called from within a callback of its "
 			  "own loop");
@@ -514,6 +347,13 @@ void ahp_agent_close(struct ahp_agent *agent)
 const char *ahp_agent_id(const struct ahp_agent *agent)
 {
 	return agent->id;
+}
+
+const char *ahp_agent_doorbell(const struct ahp_agent *agent)
+{
+	return agent->wait == AHP_WAIT_BUSY ? "none" :
+	       agent->hears_words	    ? "futex" :
+					      "socket";
 }
 
 void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats)

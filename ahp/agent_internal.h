@@ -13,6 +13,7 @@
 
 #include "ahp/page.h"
 #include "ahp/wire.h"
+#include "ring/bell.h"
 #include "shm/guard.h"
 
 struct ahp__link;
@@ -126,6 +127,9 @@ struct ahp__link {
 	struct avp_segment page_segment;
 	const struct page_map *page; /* the peer's */
 	bool peer_sleeps;	     /* it is not in busy mode */
+	bool peer_hears_word;	     /* of our lane; or a byte on the socket */
+	bool bell_added;
+	struct avp__bell bell; /* the word of the peer's lane */
 	uint32_t rung_messages, rung_space;
 	uint32_t token_limit; /* the agent's, of messages that name none */
 	struct avp_frame_memo memo;
@@ -186,6 +190,7 @@ struct ahp_agent {
 	int64_t page_written_ns;
 
 	struct avp_loop *loop;
+	bool hears_words; /* of peers' lanes, as doorbells; or only sockets */
 	int own_calls; /* of callbacks, in this turn of the loop */
 	bool foreign;  /* others were made, since ahp_agent_run() began */
 	uint32_t polls; /* since the loop was last run */
@@ -259,15 +264,10 @@ ahp__log_task(struct ahp_agent *agent, enum ahp_log_level level, int code,
 struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id);
 uint32_t ahp__peer_find(const struct ahp_agent *agent, const char *id);
 
-/* Everything that is due: sockets, time-outs, page. How many fds were ready. */
-int ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns);
+/* ---- wait.c ------------------------------------------------------------------ */
 
-/*
- * Sleeps until a bell, at most until `until_ns`: arms the words (for_space: also
- * the one for acknowledgements), looks again with `ready`, and runs the loop.
- */
-void ahp__agent_sleep(struct ahp_agent *agent, int64_t until_ns, bool for_space,
-		      bool (*ready)(void *arg), void *arg);
+/* Everything that is due: sockets, for at most timeout_ns; time-outs, page. */
+void ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns);
 
 /* Acknowledgements, both ways: what can be done while nothing else is. */
 void ahp__settle_all(struct ahp_agent *agent);
@@ -277,10 +277,14 @@ bool ahp__any_ready(const struct ahp_agent *agent);
 
 /*
  * Waits for ready(arg) as the agent's mode says: spins, sleeps, serves the
- * loop. 0, or AVP_TIMEOUT.
+ * loop. for_space: for acknowledgements, else for messages. 0, or
+ * AVP_TIMEOUT.
  */
 int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
 		    bool (*ready)(void *arg), void *arg);
+
+/* Are we called from within a callback of the agent's own loop? */
+bool ahp__agent_in_callback(const struct ahp_agent *agent);
 
 /* ---- rendezvous.c ------------------------------------------------------------ */
 

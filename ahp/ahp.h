@@ -509,6 +509,13 @@ struct ahp_stats {
 };
 void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats);
 
+/*
+ * How peers wake this agent: "futex" (a word in shared memory, through io_uring
+ * from Linux 6.7 on), "socket" (a byte), or "none" with AHP_WAIT_BUSY. The
+ * environment's AVP_BELL=futex|socket, read at opening, forces one, for tests.
+ */
+const char *ahp_agent_doorbell(const struct ahp_agent *agent);
+
 /* What an observer sees of an agent of this host. */
 struct ahp_observation {
 	char id[AHP_ID_BYTES + 1];

@@ -27,7 +27,7 @@ static int say_hello(struct ahp__link *link, const char *to,
 		.head = {WIRE_MAGIC, WIRE_MAJOR, WIRE_MINOR, WIRE_HELLO,
 			 sizeof(hello)},
 		.wait = agent->wait,
-		.bell = 1,
+		.bell = agent->hears_words ? WIRE_BELL_WORD : WIRE_BELL_SOCKET,
 		.fds = 2,
 		.identity = link->told,
 	};
@@ -120,6 +120,7 @@ static int adopt(struct ahp__link *link, struct ahp__peer *peer,
 	link->lent_max = stats.quota_bytes / LENT_SHARE;
 	memcpy(link->agent_epoch, hello->epoch, sizeof(link->agent_epoch));
 	link->peer_sleeps = hello->wait != AHP_WAIT_BUSY;
+	link->peer_hears_word = hello->bell == WIRE_BELL_WORD;
 	link->heard_of = hello->identity;
 	ahp__mode_resolve(link);
 	link->state = LINK_SHARING;
@@ -235,6 +236,8 @@ static int take_share(struct ahp__link *link, const int *fds, unsigned n,
 	error = check_page(link, why);
 	if (!error)
 		error = ahp__link_open_ledger(link, why);
+	if (!error)
+		error = ahp__link_hear_bell(link, why);
 	return error;
 }
 

@@ -59,8 +59,35 @@ int ahp__link_watch(struct ahp__link *link, struct avp_reason *why)
 	return error;
 }
 
+static void bell_rung(struct avp__bell *bell)
+{
+	((struct ahp__link *)bell->arg)->agent->own_calls++;
+}
+
+int ahp__link_hear_bell(struct ahp__link *link, struct avp_reason *why)
+{
+	int error;
+
+	if (!link->agent->hears_words)
+		return 0;
+	link->bell = (struct avp__bell){.word = avp__lane_bell(&link->rx),
+					.rung = bell_rung,
+					.arg = link};
+	error = avp__loop_bell_add(link->agent->loop, &link->bell, why);
+	link->bell_added = !error;
+	return error;
+}
+
+static void drop_bell(struct ahp__link *link)
+{
+	if (link->bell_added)
+		avp__loop_bell_remove(link->agent->loop, &link->bell);
+	link->bell_added = false;
+}
+
 static void unwatch(struct ahp__link *link)
 {
+	drop_bell(link);
 	if (link->sock_watched)
 		avp_loop_remove(link->agent->loop, &link->sock_watch);
 	if (link->pid_watched)
@@ -181,6 +208,7 @@ static void settle_accounts(struct ahp__link *link)
 
 static void drop_memory(struct ahp__link *link)
 {
+	drop_bell(link);
 	if (link->tx_made)
 		avp_lane_fini(&link->tx);
 	if (link->rx_made)
@@ -326,6 +354,7 @@ void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why)
 		link->peer->why = full;
 	}
 	link->state = LINK_POISONED;
+	drop_bell(link);
 	if (!link->views)
 		shutdown(link->sock, SHUT_WR);
 }
@@ -400,6 +429,8 @@ void ahp__link_ring(struct ahp__link *link)
 	static const uint8_t bell = WIRE_BELL;
 
 	link->agent->stats.wakes++;
+	if (link->peer_hears_word)
+		return avp__lane_ring(&link->tx);
 	/* AVP_AGAIN: its queue is full of bells and news; it will wake. */
 	avp_fd_send(link->sock, &bell, sizeof(bell), NULL, 0, NULL);
 }

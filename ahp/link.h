@@ -23,6 +23,8 @@ struct ahp__link *ahp__link_new(struct ahp_agent *agent, bool ours,
 				struct avp_reason *why);
 /* Adds the socket and the pidfd to the loop. */
 int ahp__link_watch(struct ahp__link *link, struct avp_reason *why);
+/* Its lane is there: waits for its word too, if the agent can. */
+int ahp__link_hear_bell(struct ahp__link *link, struct avp_reason *why);
 /* The books of what is sent on it: both lanes are there. */
 int ahp__link_open_ledger(struct ahp__link *link, struct avp_reason *why);
 /* Reads at most that many messages off the socket; may free the link. */

@@ -22,6 +22,13 @@
 #define WIRE_MINOR 0
 #define WIRE_BELL  0x07
 
+/*
+ * Doorbells. A byte on the socket serves for everybody, whatever was said; the
+ * ringer's lane's word (ring/bell.h) only for who asked for it.
+ */
+#define WIRE_BELL_SOCKET 1
+#define WIRE_BELL_WORD	 2
+
 enum wire_kind {
 	WIRE_HELLO = 1,
 	WIRE_SHARE = 2,	  /* two fds: page, lane */
@@ -50,7 +57,7 @@ struct wire_hello {
 	struct wire_head head;
 	uint8_t epoch[16]; /* of this opening of the agent */
 	uint32_t wait;	   /* enum ahp_wait */
-	uint32_t bell;	   /* 1: a byte on the socket */
+	uint32_t bell;	   /* WIRE_BELL_*: how the sender likes to be rung */
 	uint32_t fds;	   /* that will come with WIRE_SHARE: 2 */
 	uint32_t features; /* none yet */
 	char id[72];	   /* the sender's, NUL-terminated */

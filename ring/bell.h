@@ -23,6 +23,9 @@
 /* What one peer rings. Caller's memory, which stays where it is while added. */
 struct avp__bell {
 	const _Atomic uint32_t *word; /* borrowed: mapped until it is removed */
+	/* Called from avp_loop_run(), as that of a watch. */
+	void (*rung)(struct avp__bell *bell);
+	void *arg; /* the caller's */
 	uint32_t seen;	/* the loop's; a lane's word begins with 0, as this */
 	uint32_t place; /* the loop's */
 };
@@ -31,8 +34,7 @@ struct avp__bell {
 bool avp__loop_has_bells(const struct avp_loop *loop);
 
 /*
- * From now on avp_loop_run() ends when the word changes, and counts it as a
- * call. AVP_UNSUPPORTED where avp__loop_has_bells() is false; AVP_NO_MEMORY;
+ * From now on a change of the word is told. AVP_UNSUPPORTED where avp__loop_has_bells() is false; AVP_NO_MEMORY;
  * AVP_FORKED.
  */
 int avp__loop_bell_add(struct avp_loop *loop, struct avp__bell *bell,

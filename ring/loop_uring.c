@@ -323,6 +323,7 @@ static int hear_bell(struct uring_loop *loop, struct entry *e, uint32_t place,
 	e->bell->seen = atomic_load_explicit(e->bell->word,
 					     memory_order_acquire);
 	mark_dirty(loop, place);
+	e->bell->rung(e->bell);
 	return 1;
 }
 

@@ -15,8 +15,8 @@
  * No wake-up is lost: S1, P1, P2 and the loads of S2 are sequentially consistent,
  * so in their single order either P1 precedes S2, and the sleeper sees the news,
  * or S1 precedes P2, and the producer sees the odd value and rings. The bell is
- * kept by the kernel until the sleeper looks (a byte in a socket's queue, or a
- * futex word that has changed), so that ringing between S2 and S3 ends S3 at
+ * kept until the sleeper looks (a byte in a socket's queue, a completion in its
+ * io_uring, or a futex word that has changed: bell.h), so that ringing between S2 and S3 ends S3 at
  * once. And no sleep needs two bells of one producer: while the word has the
  * value that was rung for, the sleeper has not begun to sleep again, since each
  * arming makes a value of its own; it looks at everything after that.

@@ -360,6 +360,11 @@ static void bell_rings(struct avp_watch *watch, uint32_t events)
 		avp_loop_remove(p->loop, watch);
 }
 
+static void word_changed(struct avp__bell *bell)
+{
+	(void)bell; /* it ends the sleep */
+}
+
 static bool open_peer(struct lane_peer *p)
 {
 	p->first = p->rx.first_sequence;
@@ -368,6 +373,7 @@ static bool open_peer(struct lane_peer *p)
 		p->free_block[p->free_blocks++] = i;
 	p->bell = (struct avp_watch){p->sock, AVP_READABLE, bell_rings, p};
 	p->word.word = avp__lane_bell(&p->rx);
+	p->word.rung = word_changed;
 	return !avp_ledger_new(&p->ledger, LANE_PEER_WINDOW, p->tx.next, news,
 			       p) &&
 	       !avp_loop_open(&p->loop, NULL) &&

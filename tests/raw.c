@@ -34,7 +34,7 @@ struct wire_hello raw_hello(const char *id, const char *to)
 		.head = head_of(WIRE_HELLO, sizeof(hello)),
 		.epoch = {1, 2, 3},
 		.wait = AHP_WAIT_BUSY,
-		.bell = 1,
+		.bell = WIRE_BELL_SOCKET,
 		.fds = 2,
 	};
 

@@ -40,9 +40,14 @@ static void close_lanes(void)
 	}
 }
 
+static void rung(struct avp__bell *bell)
+{
+	(void)bell; /* counted as a call */
+}
+
 static struct avp__bell bell_of(int i)
 {
-	return (struct avp__bell){.word = avp__lane_bell(&rx[i])};
+	return (struct avp__bell){.word = avp__lane_bell(&rx[i]), .rung = rung};
 }
 
 static void with_bells(const char *name, void (*f)(void))

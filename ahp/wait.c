@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An agent's turns and sleeps. A wait looks, spins as its mode says, and sleeps in
+ * the agent's loop until a bell; ring/wake.h has the protocol and its proof.
+ */
+#include "ahp/agent_internal.h"
+#include "ahp/retry.h"
+#include "ring/wake.h"
+
+#define SPINS_PER_CLOCK 32	    /* a look at the clock costs 25 ns */
+#define SPINS_PER_TURN	1024	    /* a look at the sockets costs 250 */
+#define BELL_GRACE_NS	100000000ll /* a producer may lose its core that long */
+
+/* ---- turns ------------------------------------------------------------------- */
+
+bool ahp__any_ready(const struct ahp_agent *agent)
+{
+	for (uint32_t i = 0; i < agent->ups; i++)
+		if (avp_lane_ready(&agent->up[i]->rx))
+			return true;
+	return false;
+}
+
+void ahp__settle_all(struct ahp_agent *agent)
+{
+	for (uint32_t i = agent->ups; i-- > 0;) {
+		struct ahp__link *link = agent->up[i];
+
+		if (link->unflushed)
+			ahp__acks_flush(link);
+		if (link->heard)
+			ahp__acks_enter(link); /* may take it out of up[] */
+	}
+}
+
+/* Links that hung up and have been read to their end. */
+static void reap(struct ahp_agent *agent)
+{
+	for (uint32_t i = agent->ups; i-- > 0;)
+		if (i < agent->ups && agent->up[i]->state == LINK_DRAINING &&
+		    !avp_lane_ready(&agent->up[i]->rx))
+			ahp__link_finish(agent->up[i]);
+}
+
+/*
+ * A watch's callback may not use the agent: whoever runs the loop is within one
+ * of its calls. What AHP_GUARD() looks at is zero meanwhile, as in a child.
+ */
+static volatile uint32_t barred;
+
+bool ahp__agent_in_callback(const struct ahp_agent *agent)
+{
+	return agent->entry == &barred;
+}
+
+int ahp__agent_barred(const struct ahp_agent *agent)
+{
+	return avp__forked(&agent->guard) ? AVP_FORKED : AVP_USAGE;
+}
+
+static int run_loop(struct ahp_agent *agent, int64_t timeout_ns)
+{
+	int calls;
+
+	agent->polls = 0;
+	agent->own_calls = 0;
+	agent->entry = &barred;
+	calls = avp_loop_run(agent->loop, timeout_ns);
+	agent->entry = agent->guard.cookie;
+	agent->foreign |= calls > agent->own_calls;
+	return calls;
+}
+
+/* What no fd tells. */
+static void do_chores(struct ahp_agent *agent)
+{
+	int64_t now_ns = ahp__now_ns();
+
+	for (uint32_t i = agent->links; agent->links > agent->ups && i-- > 0;)
+		if (i < agent->links)
+			ahp__link_age(agent->link[i], now_ns);
+	reap(agent);
+	if (agent->retry)
+		ahp__retry_look(agent);
+	ahp__page_beat(agent, now_ns);
+}
+
+void ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns)
+{
+	if (agent->keep)
+		ahp__keep_turn(agent);
+	run_loop(agent, timeout_ns);
+	do_chores(agent);
+}
+
+/* ---- sleeps ------------------------------------------------------------------ */
+
+/* How long a sleep may be: sockets wake it, except for what a timer must do. */
+static int64_t longest_sleep(const struct ahp_agent *agent, int64_t until_ns)
+{
+	int64_t left =
+		until_ns == AHP_FOREVER ? SAFETY_NS : until_ns - ahp__now_ns();
+
+	if (left > SAFETY_NS)
+		left = SAFETY_NS;
+	for (uint32_t i = 0; agent->links > agent->ups && i < agent->links; i++)
+		if (agent->link[i]->state == LINK_CONNECTING &&
+		    left > RETRY_CONNECT_NS)
+			left = RETRY_CONNECT_NS;
+	return left < 0 ? 0 : left;
+}
+
+/* Nothing is called for ns, though signals and stale completions come. */
+static bool nothing_for(struct ahp_agent *agent, int64_t ns)
+{
+	int64_t end_ns = ahp__now_ns() + ns;
+
+	while (ns > 0) {
+		if (run_loop(agent, ns))
+			return false;
+		ns = end_ns - ahp__now_ns();
+	}
+	return true;
+}
+
+/*
+ * The safety time-out has passed. What is found now was published after the word
+ * was armed, since nothing was there then; and a bell was due for it. Whoever has
+ * just published it, or has lost its core between that and ringing, sees the word
+ * armed still, and will ring: only what nobody rings for came late.
+ */
+static bool is_late(struct ahp_agent *agent, bool (*ready)(void *arg),
+		    void *arg)
+{
+	return ready(arg) && nothing_for(agent, BELL_GRACE_NS);
+}
+
+/* Until a bell, or until_ns; for_space: for acknowledgements, else messages. */
+static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
+			bool for_space, bool (*ready)(void *arg), void *arg)
+{
+	_Atomic uint32_t *word =
+		for_space ? &agent->page->space : &agent->page->messages;
+	int64_t left = longest_sleep(agent, until_ns), begin_ns;
+
+	if (agent->keep)
+		ahp__keep_turn(agent); /* before the look: it may be news */
+	avp__wake_arm(word);
+	if (!ready(arg)) {
+		begin_ns = ahp__now_ns();
+		/* A turn may end early without a call, as after a signal. */
+		if (!run_loop(agent, left) && left == SAFETY_NS &&
+		    ahp__now_ns() - begin_ns >= SAFETY_NS)
+			agent->stats.late_wakes += is_late(agent, ready, arg);
+	}
+	avp__wake_disarm(word);
+	do_chores(agent);
+}
+
+/* ---- waits ------------------------------------------------------------------- */
+
+static bool sleeps_now(const struct ahp_agent *agent, int64_t spun_ns)
+{
+	return agent->wait == AHP_WAIT_BLOCK ||
+	       (agent->wait == AHP_WAIT_ADAPTIVE && spun_ns > SPIN_NS);
+}
+
+int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
+		    bool (*ready)(void *arg), void *arg)
+{
+	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
+
+	ahp__settle_all(agent);
+	if (timeout_ns == AHP_USUAL)
+		timeout_ns = agent->options.task_timeout_ns;
+	for (unsigned spins = 1; !ready(arg); spins++) {
+		if (timeout_ns && spins % SPINS_PER_CLOCK &&
+		    agent->wait != AHP_WAIT_BLOCK) {
+			__builtin_ia32_pause();
+			continue;
+		}
+		now_ns = ahp__now_ns();
+		if (!start_ns) {
+			start_ns = now_ns;
+			if (timeout_ns < AHP_FOREVER - now_ns)
+				end_ns = now_ns + timeout_ns;
+		}
+		if (sleeps_now(agent, now_ns - start_ns) && timeout_ns)
+			sleep_until(agent, end_ns, for_space, ready, arg);
+		else if (spins % SPINS_PER_TURN == 0 || now_ns >= end_ns)
+			ahp__agent_turn(agent, 0);
+		if (now_ns >= end_ns)
+			return ready(arg) ? 0 : AVP_TIMEOUT;
+	}
+	return 0;
+}
+
+/* ---- waiting elsewhere ------------------------------------------------------- */
+
+/* Or a callback was made that may have left something to do. */
+static bool run_ready(void *arg)
+{
+	const struct ahp_agent *agent = arg;
+
+	return agent->foreign || ahp__any_ready(agent);
+}
+
+int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
+{
+	AHP_GUARD(agent);
+	agent->foreign = false;
+	ahp__agent_turn(agent, 0);
+	avp__wake_disarm(&agent->page->messages);
+	ahp__agent_wait(agent, timeout_ns, false, run_ready, agent);
+	return ahp__any_ready(agent);
+}
+
+struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent)
+{
+	return agent->loop;
+}
+
+int ahp_agent_fd(const struct ahp_agent *agent)
+{
+	AHP_GUARD(agent);
+	if (agent->wait == AHP_WAIT_BUSY)
+		return AVP_UNSUPPORTED;
+	return avp_loop_fd(agent->loop);
+}
+
+int ahp_agent_arm(struct ahp_agent *agent)
+{
+	AHP_GUARD(agent);
+	if (agent->wait == AHP_WAIT_BUSY)
+		return AVP_UNSUPPORTED;
+	ahp__settle_all(agent);
+	if (agent->keep)
+		ahp__keep_turn(agent);
+	/* A new value each time: the bell for the last one may have been taken
+	 * by a call in between. */
+	avp__wake_arm(&agent->page->messages);
+	return ahp__any_ready(agent);
+}
