@@ -10,6 +10,7 @@ LIBDIR    ?= $(PREFIX)/lib
 INCDIR    ?= $(PREFIX)/include
 BINDIR    ?= $(PREFIX)/bin
 DOCDIR    ?= $(PREFIX)/share/doc/avp
+HELPERDIR  = $(BINDIR)/../libexec/avp
 CFLAGS    ?= -O2 -g
 VARIANT   ?=
 B         := build$(if $(VARIANT),/$(VARIANT))
@@ -34,16 +35,20 @@ BLASLIBS_ = -lopenblas
 GWLIBS_   = -lnghttp2 -lhttp_parser -lcurl -lssl
 
 # What stands where. cmd_*.c are parts of avpctl, whichever folder they are in;
-# the files of latent/ that need BLAS make a library of their own.
+# the files of latent/ that need BLAS make a library of their own, and the
+# command that needs it a program, which avpctl starts.
 HEADERS  := shm/error.h shm/shm.h ring/ring.h codec/str.h codec/json.h \
             codec/hello.h codec/codec.h latent/latent.h ahp/message.h ahp/dlq.h \
             ahp/config.h ahp/ahp.h ahp/leader.h
 HEADERS  := $(wildcard $(HEADERS))
-CMD_SRC  := $(wildcard */cmd_*.c) gateway/avpctl.c
+REAL_SRC := gateway/avpctl_realign.c latent/cmd_realign.c
+BASE_SRC := $(addprefix gateway/cmd_,io.c main.c options.c)
+CMD_SRC  := $(filter-out $(REAL_SRC),$(wildcard */cmd_*.c)) gateway/avpctl.c
 BLAS_SRC := $(wildcard latent/realign*.c latent/project*.c)
 GW_MAIN  := gateway/avp-gateway.c
-GW_SRC   := $(filter-out $(CMD_SRC) $(GW_MAIN),$(wildcard gateway/*.c))
-LIB_SRC  := $(filter-out $(CMD_SRC) $(BLAS_SRC), \
+GW_SRC   := $(filter-out $(CMD_SRC) $(REAL_SRC) $(GW_MAIN), \
+            $(wildcard gateway/*.c))
+LIB_SRC  := $(filter-out $(CMD_SRC) $(REAL_SRC) $(BLAS_SRC), \
             $(wildcard shm/*.c ring/*.c codec/*.c latent/*.c ahp/*.c))
 PROTO    := $(wildcard codec/*.proto)
 PB_SRC   := $(PROTO:codec/%.proto=$(B)/gen/%.pb-c.c)
@@ -51,6 +56,7 @@ PB_SRC   := $(PROTO:codec/%.proto=$(B)/gen/%.pb-c.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/obj/%.o) $(PROTO:codec/%.proto=$(B)/obj/gen/%.pb-c.o)
 BLAS_OBJ := $(BLAS_SRC:%.c=$(B)/obj/%.o)
 CMD_OBJ  := $(CMD_SRC:%.c=$(B)/obj/%.o)
+REAL_OBJ := $(REAL_SRC:%.c=$(B)/obj/%.o) $(BASE_SRC:%.c=$(B)/obj/%.o)
 GW_OBJ   := $(GW_SRC:%.c=$(B)/obj/%.o)
 # It is built when both of its halves are there.
 GATEWAY  := $(if $(and $(wildcard gateway/listen.c), \
@@ -71,7 +77,8 @@ STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 .DELETE_ON_ERROR:
 
 all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
-     $(B)/libavp-latent.so $(B)/avp-latent.pc) $(B)/avpctl $(GATEWAY) $(B)/avp.pc
+     $(B)/libavp-latent.so $(B)/avp-latent.pc) $(B)/avpctl \
+     $(B)/avpctl-realign $(GATEWAY) $(B)/avp.pc
 
 help:
 	@echo 'make all        libraries and programs into build/'
@@ -143,10 +150,13 @@ $(B)/libavp-latent.so: $(BLAS_OBJ) $(B)/libavp.so $(B)/libavp.a \
 	        $(B)/libavp.a $(BLASLIBS_) $(LDLIBS_)
 	@ln -sf libavp-latent.so $@.$(SOVERSION)
 
-$(B)/avpctl: $(CMD_OBJ) $(if $(BLAS_SRC),$(B)/libavp-latent.a) $(B)/libavp.a
+$(B)/avpctl: $(CMD_OBJ) $(B)/libavp.a
 	$(call say,LD)
-	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ \
-	        $(if $(BLAS_SRC),$(BLASLIBS_)) $(LDLIBS_)
+	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ $(LDLIBS_)
+
+$(B)/avpctl-realign: $(REAL_OBJ) $(B)/libavp-latent.a $(B)/libavp.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ $(BLASLIBS_) $(LDLIBS_)
 
 # The gateway's parts without its main(), which their tests link as well.
 $(B)/gateway.a: $(GW_OBJ)
@@ -158,11 +168,15 @@ $(B)/avp-gateway: $(GW_MAIN:%.c=$(B)/obj/%.o) $(B)/gateway.a $(B)/libavp.a
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS_) $(LDFLAGS) -o $@ $^ $(GWLIBS_) $(LDLIBS_)
 
-# Written anew each time: it holds the PREFIX of this call.
+# Written anew each time: it holds the PREFIX of this call, blanks escaped.
+blank     := $(subst ,, )
+pc_path    = '$(subst $(blank),\$(blank),$(1))'
+pc_paths   = $(call pc_path,$(PREFIX)) $(call pc_path,$(LIBDIR)) \
+             $(call pc_path,$(INCDIR))
 $(B)/avp.pc: FORCE
 	@mkdir -p $(@D)
 	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: avp\n' \
-	        '$(PREFIX)' '$(LIBDIR)' '$(INCDIR)' >$@
+	        $(pc_paths) >$@
 	@printf 'Description: shared-memory transport for LLM agents\n' >>$@
 	@printf 'Version: %s\nLibs: -L$${libdir} -lavp\n' '$(VERSION)' >>$@
 	@printf 'Libs.private: %s\nCflags: -I$${includedir}\n' \
@@ -171,7 +185,7 @@ $(B)/avp.pc: FORCE
 $(B)/avp-latent.pc: FORCE
 	@mkdir -p $(@D)
 	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: avp-latent\n' \
-	        '$(PREFIX)' '$(LIBDIR)' '$(INCDIR)' >$@
+	        $(pc_paths) >$@
 	@printf 'Description: realignment and projection, on OpenBLAS\n' >>$@
 	@printf 'Version: %s\nRequires: avp\nCflags: -I$${includedir}\n' \
 	        '$(VERSION)' >>$@
@@ -260,39 +274,50 @@ bench: setup
 
 # ---- installation --------------------------------------------------------
 
-LIBS := libavp $(if $(BLAS_SRC),libavp-latent)
+# What is installed, a folder a list, so that uninstall removes this and no more.
+# Recipes quote each path: DESTDIR and PREFIX may have blanks.
+LIBS      := libavp $(if $(BLAS_SRC),libavp-latent)
+IN_INC    := $(notdir $(HEADERS))
+IN_LIB    := $(foreach l,$(LIBS),$l.a $l.so $l.so.$(SOVERSION) \
+             $l.so.$(VERSION))
+IN_PC     := avp.pc $(if $(BLAS_SRC),avp-latent.pc)
+IN_BIN    := avpctl $(notdir $(GATEWAY))
+IN_HELPER := avpctl-realign
+DOCS      := ahp/avp.example.yaml gateway/avp-gateway.service
+IN_DOC    := $(notdir $(DOCS))
+D_INC      = "$(DESTDIR)$(INCDIR)/avp"
+D_LIB      = "$(DESTDIR)$(LIBDIR)"
+D_PC       = "$(DESTDIR)$(LIBDIR)/pkgconfig"
+D_BIN      = "$(DESTDIR)$(BINDIR)"
+D_HELPER   = "$(DESTDIR)$(HELPERDIR)"
+D_DOC      = "$(DESTDIR)$(DOCDIR)"
+
 FORCE:
 install: all
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)/avp \
-	        $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR)
-	install -m 644 $(HEADERS) $(DESTDIR)$(INCDIR)/avp/
+	install -d $(D_INC) $(D_LIB) $(D_PC) $(D_BIN) $(D_HELPER) $(D_DOC)
+	install -m 644 $(HEADERS) $(D_INC)
 	for l in $(LIBS); do \
-	    install -m 644 $(B)/$$l.a $(DESTDIR)$(LIBDIR)/ && \
-	    install -m 755 $(B)/$$l.so \
-	        $(DESTDIR)$(LIBDIR)/$$l.so.$(VERSION) && \
-	    ln -sf $$l.so.$(VERSION) \
-	        $(DESTDIR)$(LIBDIR)/$$l.so.$(SOVERSION) && \
-	    ln -sf $$l.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/$$l.so || exit 1; \
+	    install -m 644 $(B)/$$l.a $(D_LIB) && \
+	    install -m 755 $(B)/$$l.so $(D_LIB)/$$l.so.$(VERSION) && \
+	    ln -sf $$l.so.$(VERSION) $(D_LIB)/$$l.so.$(SOVERSION) && \
+	    ln -sf $$l.so.$(SOVERSION) $(D_LIB)/$$l.so || exit 1; \
 	done
-	install -m 644 $(B)/avp.pc $(if $(BLAS_SRC),$(B)/avp-latent.pc) \
-	        $(DESTDIR)$(LIBDIR)/pkgconfig/
-	install -m 755 $(B)/avpctl $(GATEWAY) $(DESTDIR)$(BINDIR)/
-	install -m 644 gateway/avp-gateway.service $(DESTDIR)$(DOCDIR)/
-	install -m 644 ahp/avp.example.yaml $(DESTDIR)$(DOCDIR)/
+	install -m 644 $(addprefix $(B)/,$(IN_PC)) $(D_PC)
+	install -m 755 $(addprefix $(B)/,$(IN_BIN)) $(D_BIN)
+	install -m 755 $(addprefix $(B)/,$(IN_HELPER)) $(D_HELPER)
+	install -m 644 $(DOCS) $(D_DOC)
 
 uninstall:
-	for l in $(LIBS); do rm -f $(DESTDIR)$(LIBDIR)/$$l.a \
-	        $(DESTDIR)$(LIBDIR)/$$l.so*; done
-	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/avp.pc \
-	        $(DESTDIR)$(LIBDIR)/pkgconfig/avp-latent.pc \
-	        $(DESTDIR)$(BINDIR)/avpctl $(DESTDIR)$(BINDIR)/avp-gateway
-	rm -f $(addprefix $(DESTDIR)$(INCDIR)/avp/,$(notdir $(HEADERS)))
-	rm -f $(DESTDIR)$(DOCDIR)/avp.example.yaml \
-	        $(DESTDIR)$(DOCDIR)/avp-gateway.service
-	-rmdir $(DESTDIR)$(INCDIR)/avp $(DESTDIR)$(DOCDIR)
+	for f in $(IN_INC); do rm -f $(D_INC)/$$f; done
+	for f in $(IN_LIB); do rm -f $(D_LIB)/$$f; done
+	for f in $(IN_PC); do rm -f $(D_PC)/$$f; done
+	for f in $(IN_BIN); do rm -f $(D_BIN)/$$f; done
+	for f in $(IN_HELPER); do rm -f $(D_HELPER)/$$f; done
+	for f in $(IN_DOC); do rm -f $(D_DOC)/$$f; done
+	-rmdir $(D_INC) $(D_HELPER) $(D_DOC)
 
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(BLAS_OBJ:.o=.d) \
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(REAL_OBJ:.o=.d) $(BLAS_OBJ:.o=.d) \
          $(HARNESS:.o=.d) $(TESTS:=.d) $(STRESS:=.d)

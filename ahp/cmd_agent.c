@@ -11,41 +11,10 @@
 #include "codec/wire.h"
 #include "shm/reason.h"
 
-#define SLICE_NS    100000000ll
-#define OPEN_TRIES  16
-#define SECONDS_MAX 1e9 /* some 30 years; more would not fit nanoseconds */
+#define SLICE_NS   100000000ll
+#define OPEN_TRIES 16
 
 /* ---- time and signals ------------------------------------------------------ */
-
-int cmd_parse_seconds(const char *text, int64_t *ns, struct avp_reason *why)
-{
-	char *end;
-	double s = strtod(text, &end);
-
-	if (end == text || *end || !(s >= 0) || s > SECONDS_MAX)
-		return avp__fail(why, AVP_USAGE,
-				 "\"%s\" is no number of seconds; write 2 or "
-				 "0.5, up to 1000000000",
-				 text);
-	*ns = (int64_t)(s * 1e9);
-	return 0;
-}
-
-int cmd_parse_count(const char *text, uint64_t *count, struct avp_reason *why)
-{
-	unsigned long long n;
-	char *end;
-
-	errno = 0;
-	n = strtoull(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno)
-		return avp__fail(why, AVP_USAGE,
-				 "\"%s\" is no count; write a whole number "
-				 "from 0 on",
-				 text);
-	*count = n;
-	return 0;
-}
 
 int64_t cmd_now_ns(void)
 {
@@ -93,7 +62,7 @@ int cmd_signal(void)
 
 int cmd_interrupted(struct avp_reason *why)
 {
-	return avp__fail(why, AVP_CLOSED, "ended by signal %d", cmd_signal());
+	return avp__fail(why, AVP_TIMEOUT, "ended by signal %d", cmd_signal());
 }
 
 /* ---- configuration --------------------------------------------------------- */
@@ -198,8 +167,7 @@ void cmd_put_stats(struct avp_json_writer *w, const struct ahp_stats *s)
 static int copy_body(struct cmd_body *b, const struct ahp_message *m,
 		     struct avp_reason *why)
 {
-	uint64_t max =
-		m->kind == AHP_JSON ? AVP_JSON_MAX_BYTES : CMD_FRAME_INPUT_MAX;
+	uint64_t max = m->kind == AHP_JSON ? AVP_JSON_MAX_BYTES : CMD_INPUT_MAX;
 
 	if (m->body_bytes > max)
 		return avp__fail(

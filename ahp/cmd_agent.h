@@ -8,12 +8,6 @@
 
 #include "gateway/cmd.h"
 
-/* Seconds, "2" or "0.5", as nanoseconds. 0 or AVP_USAGE. */
-int cmd_parse_seconds(const char *text, int64_t *ns, struct avp_reason *why);
-
-/* A whole number from 0 on. 0 or AVP_USAGE. */
-int cmd_parse_count(const char *text, uint64_t *count, struct avp_reason *why);
-
 /* CLOCK_MONOTONIC. */
 int64_t cmd_now_ns(void);
 
@@ -33,7 +27,7 @@ int cmd_signal(void);
  */
 int64_t cmd_slice_ns(int64_t end_ns);
 
-/* AVP_CLOSED: the signal ended what was being done. */
+/* AVP_TIMEOUT, early: the signal ended what was being done. */
 int cmd_interrupted(struct avp_reason *why);
 
 /* A member whose text is another process's: what is no UTF-8 becomes '?'. */

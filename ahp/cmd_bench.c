@@ -6,7 +6,6 @@
  * of the most frequent placement count.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -464,21 +463,6 @@ static int report(const struct run *run)
 
 /* ---- the command ----------------------------------------------------------------- */
 
-static const char usage[] =
-	"usage: avpctl bench latency|throughput|handover [--size N]\n"
-	"         [--seconds S] [--wait busy|adaptive|block] [--json]\n"
-	"\n"
-	"Measures the library between two processes pinned to two cores, and in\n"
-	"the same run what the bare machine does with the same cache lines.\n"
-	"\n"
-	"  latency     a message there and an equal one back, written and read\n"
-	"  throughput  one way, acknowledged\n"
-	"  handover    there and back with a body that is already written\n"
-	"  --size N    payload bytes, K, M, G allowed (64; handover 64M)\n"
-	"  --seconds S to measure (2)\n"
-	"  --wait MODE how both sides wait (busy)\n"
-	"  --json      one JSON object instead of a table\n";
-
 static int parse_wait(const char *text, enum ahp_wait *wait)
 {
 	for (unsigned i = 0; i <= AHP_WAIT_BLOCK; i++)
@@ -492,45 +476,40 @@ static int parse_wait(const char *text, enum ahp_wait *wait)
 
 static int parse(int argc, char **argv, struct bench_options *o)
 {
-	static const struct option options[] = {
-		{ "size", required_argument, NULL, 's' },
-		{ "seconds", required_argument, NULL, 't' },
-		{ "wait", required_argument, NULL, 'w' },
-		{ "json", no_argument, NULL, 'j' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
+	static const struct cmd_page page = {
+		"bench", "latency|throughput|handover", 1, 1,
+		"Measures the library between two processes pinned to two "
+		"cores, and in the same\n"
+		"run what the bare machine does with the same cache "
+		"lines.\n\n"
+		"  latency     a message there and an equal one back, written "
+		"and read\n"
+		"  throughput  one way, acknowledged\n"
+		"  handover    there and back with a body that is already "
+		"written\n"};
+	const char *wait = NULL;
+	const struct cmd_option options[] = {
+		{"size", CMD_BYTES, &o->size, "N",
+		 "payload bytes, K, M, G allowed\n(64; handover 64M)"},
+		{"seconds", CMD_NUMBER, &o->seconds, "S", "to measure (2)"},
+		{"wait", CMD_TEXT, &wait, "MODE",
+		 "busy (the default), adaptive or block"},
+		{"json", CMD_FLAG, &o->json, NULL,
+		 "one JSON object instead of a table"},
+		{0},
 	};
-	struct avp_reason why;
-	char *end;
-	int c;
+	int status = cmd_arguments(&page, options, &argc, argv);
 
-	opterr = 0;
-	optind = 1;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (c == 'h')
-			return cmd_help(usage) - 1;
-		if (c == 's' && cmd_parse_bytes(optarg, &o->size, &why))
-			return cmd_fail("bench", &why);
-		if (c == 't') {
-			o->seconds = strtod(optarg, &end);
-			if (*end || !(o->seconds > 0 && o->seconds < 3600))
-				return cmd_failf("bench", AVP_USAGE,
-						 "--seconds %s: must be over 0 "
-						 "and under 3600",
-						 optarg);
-		}
-		if (c == 'w' && parse_wait(optarg, &o->wait))
-			return CMD_USAGE;
-		if (c == 'j')
-			o->json = true;
-		if (c == ':' || c == '?')
-			return cmd_bad_option("bench", c, argv);
-	}
-	if (optind + 1 != argc)
+	if (status != CMD_GO_ON)
+		return status;
+	if (o->seconds >= 3600)
 		return cmd_failf("bench", AVP_USAGE,
-				 "one of latency, throughput, handover is due");
-	o->bench = argv[optind];
-	return 0;
+				 "--seconds %g: must be under 3600",
+				 o->seconds);
+	if (wait && parse_wait(wait, &o->wait))
+		return CMD_USAGE;
+	o->bench = argv[1];
+	return CMD_GO_ON;
 }
 
 static struct bench_kind kind_of(const struct bench_options *o)
@@ -584,8 +563,8 @@ int cmd_bench(int argc, char **argv)
 	struct bench_kind kind;
 	int status = parse(argc, argv, &options);
 
-	if (status)
-		return status < 0 ? CMD_DONE : status;
+	if (status != CMD_GO_ON)
+		return status;
 	if (!options.size)
 		options.size = strcmp(options.bench, "handover") ? 64 :
 								   64u << 20;

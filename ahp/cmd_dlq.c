@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl dlq: what could not be delivered, and what becomes of it. */
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,20 +7,6 @@
 
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
-
-static const char usage[] =
-	"usage: avpctl dlq ls|show|replay|clear [--agent ID] [--message ID] "
-	"[--number N]\n"
-	"                  [--to ID] [--timeout SECONDS]\n"
-	"\n"
-	"The dead letters of a namespace, all or those of an agent, of a "
-	"message, or the one\n"
-	"of that number in the queue. ls lists them, show adds what a frame "
-	"says, clear\n"
-	"removes them. replay sends each again, with a new id, to its agent "
-	"or to --to, and\n"
-	"removes it once it was accepted, within 60 seconds or --timeout for "
-	"each.\n";
 
 #define TIMEOUT_NS 60000000000ll /* AHP's task_timeout */
 
@@ -325,66 +310,50 @@ static int run(struct request *r, struct avp_reason *why)
 
 /* ---- arguments ------------------------------------------------------------- */
 
-static int parse_number(const char *text, struct request *r,
-			struct avp_reason *why)
-{
-	int err = cmd_parse_count(text, &r->number, why);
-
-	if (!err && !r->number)
-		err = avp__fail(why, AVP_USAGE, "--number counts from 1 on");
-	return err;
-}
-
-static int check_words(struct request *r, int argc, char **argv)
+static int check_words(struct request *r, const char *word)
 {
 	static const char *const words[] = {"ls", "show", "replay", "clear"};
 
-	if (argc - optind == 1)
-		for (size_t i = 0; i < 4; i++)
-			if (!strcmp(argv[optind], words[i]))
-				r->what = words[i];
+	for (size_t i = 0; i < 4; i++)
+		if (!strcmp(word, words[i]))
+			r->what = words[i];
 	if (!r->what)
 		return cmd_failf("dlq", AVP_USAGE,
 				 "say one of ls, show, replay, clear; see "
 				 "avpctl dlq --help");
 	if (r->to && !is(r, "replay"))
 		return cmd_failf("dlq", AVP_USAGE, "--to is for replay");
-	if (r->agent && !*r->agent)
-		return cmd_failf("dlq", AVP_USAGE, "--agent needs an id");
-	return 0;
+	return CMD_GO_ON;
 }
 
 static int parse(struct request *r, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"agent", required_argument, NULL, 'a'},
-		{"message", required_argument, NULL, 'm'},
-		{"number", required_argument, NULL, 'n'},
-		{"to", required_argument, NULL, 't'},
-		{"timeout", required_argument, NULL, 'T'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"dlq", "ls|show|replay|clear", 1, 1,
+		"The dead letters of a namespace: all, or those that the "
+		"options name. ls lists\n"
+		"them, show adds what a frame says, clear removes them. replay "
+		"sends each again,\n"
+		"with a new id, and removes it once it was accepted.\n"};
+	uint64_t number = UINT64_MAX;
+	const struct cmd_option options[] = {
+		{"agent", CMD_TEXT, &r->agent, "ID", "those to an agent"},
+		{"message", CMD_TEXT, &r->message, "ID", "that message"},
+		{"number", CMD_COUNT, &number, "N",
+		 "the one of that number in the queue"},
+		{"to", CMD_TEXT, &r->to, "ID", "replay to that agent instead"},
+		{"timeout", CMD_SECONDS, &r->timeout_ns, "SECONDS",
+		 "how long each may take to be accepted (60)"},
 		{0},
 	};
-	struct avp_reason why;
-	int c, err = 0;
+	int status = cmd_arguments(&page, options, &argc, argv);
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		switch (c) {
-		case 'a': r->agent = optarg; break;
-		case 'm': r->message = optarg; break;
-		case 'n': err = parse_number(optarg, r, &why); break;
-		case 't': r->to = optarg; break;
-		case 'T':
-			err = cmd_parse_seconds(optarg, &r->timeout_ns, &why);
-			break;
-		case 'h': cmd_help(usage); return -1;
-		default: return cmd_bad_option("dlq", c, argv);
-		}
-		if (err)
-			return cmd_fail("dlq", &why);
-	}
-	return check_words(r, argc, argv);
+	if (status != CMD_GO_ON)
+		return status;
+	if (!number)
+		return cmd_failf("dlq", AVP_USAGE, "--number counts from 1 on");
+	r->number = number == UINT64_MAX ? 0 : number;
+	return check_words(r, argv[1]);
 }
 
 int cmd_dlq(int argc, char **argv)
@@ -393,8 +362,8 @@ int cmd_dlq(int argc, char **argv)
 	struct avp_reason why;
 	int status = parse(&r, argc, argv);
 
-	if (status)
-		return status < 0 ? CMD_DONE : status;
+	if (status != CMD_GO_ON)
+		return status;
 	cmd_catch_signals();
 	status = run(&r, &why) ? cmd_fail("dlq", &why) : r.status;
 	if (r.sender)

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl instruction: the compact instruction of a task, as a sender adds it. */
-#include <getopt.h>
-
 #include <avp/message.h>
 
 #include "codec/json_internal.h"
@@ -9,14 +7,6 @@
 #include "shm/reason.h"
 
 #define INPUT_MAX ((uint64_t)16 << 20)
-
-static const char usage[] = "usage: avpctl instruction FILE.json|-\n"
-			    "\n"
-			    "prints the compact instruction of\n"
-			    "{\"user_profile\":{..},\"task\":{..},\"context\":"
-			    "\"..\",\"max_tokens\":N,"
-			    "\"default_limit\":500};\n"
-			    "all but the first two are optional.\n";
 
 static int need_object(const struct avp_json *root, const char *key,
 		       const struct avp_json **out, struct avp_reason *why)
@@ -94,23 +84,20 @@ static int print_instruction(const char *path, struct avp_reason *why)
 
 int cmd_instruction(int argc, char **argv)
 {
-	static const struct option options[] = {{"help", no_argument, 0, 'h'},
-						{0}};
-	struct avp_reason why = {0};
-	int answer;
+	static const struct cmd_page page = {
+		"instruction", "FILE.json|-", 1, 1,
+		"Prints, as text, the compact instruction that a sender adds "
+		"to a task, of\n"
+		"{\"user_profile\":{..},\"task\":{..},\"context\":\"..\","
+		"\"max_tokens\":N,\n"
+		"\"default_limit\":500}; all but the first two are "
+		"optional.\n"};
+	static const struct cmd_option none[] = {{0}};
+	int status = cmd_arguments(&page, none, &argc, argv);
+	struct avp_reason why;
 
-	opterr = 0;
-	while ((answer = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-		if (answer == 'h')
-			return cmd_help(usage);
-		return cmd_bad_option("instruction", answer, argv);
-	}
-	if (argc - optind != 1)
-		return cmd_failf("instruction", AVP_USAGE,
-				 "one FILE is due, %d are given; see avpctl "
-				 "instruction --help",
-				 argc - optind);
-	return print_instruction(argv[optind], &why)
-		       ? cmd_fail("instruction", &why)
-		       : CMD_DONE;
+	if (status != CMD_GO_ON)
+		return status;
+	return print_instruction(argv[1], &why) ? cmd_fail("instruction", &why)
+						: CMD_DONE;
 }

@@ -1,18 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl ls: who is there. */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
-
-static const char usage[] =
-	"usage: avpctl ls [--json]\n"
-	"\n"
-	"Lists the agents of a namespace, and removes what killed ones left: "
-	"those are\n"
-	"shown once, as dead. A stuck one has not been called for a minute.\n";
 
 struct listing {
 	struct avp_json_writer w;
@@ -53,6 +45,12 @@ static void print_agent(const struct ahp_observation *seen)
 	putchar('\n');
 }
 
+static void print_heading(void)
+{
+	printf("%-24s %8s %6s %6s %-6s %s\n", "AGENT", "PID", "UID", "LINKS",
+	       "STATE", "MODEL");
+}
+
 static void show(void *arg, const struct ahp_observation *seen)
 {
 	struct listing *l = arg;
@@ -62,8 +60,7 @@ static void show(void *arg, const struct ahp_observation *seen)
 		return;
 	}
 	if (!l->any)
-		printf("%-24s %8s %6s %6s %-6s %s\n", "AGENT", "PID", "UID",
-		       "LINKS", "STATE", "MODEL");
+		print_heading();
 	l->any = true;
 	print_agent(seen);
 }
@@ -90,34 +87,31 @@ static int list_table(struct listing *l, struct avp_reason *why)
 {
 	int err = cmd_observe(show, l, why);
 
-	if (fflush(stdout) && !err)
-		err = avp__fail(why, AVP_IO, "cannot write the list");
+	if (!err && !l->any)
+		print_heading();
 	return err;
 }
 
 int cmd_ls(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"ls", "", 0, 0,
+		"Lists the agents of a namespace, and removes what killed ones "
+		"left: those are\n"
+		"shown once, as dead. A stuck one has not been called for a "
+		"minute.\n"};
+	struct listing l = {0};
+	const struct cmd_option options[] = {
+		{"json", CMD_FLAG, &l.json, NULL,
+		 "print {\"agents\":[{\"id\",\"pid\",\"uid\",\"model_id\",\n"
+		 "\"model_hash\",\"links\",\"state\"},..]}"},
 		{0},
 	};
-	struct listing l = {0};
+	int status = cmd_arguments(&page, options, &argc, argv), err;
 	struct avp_reason why;
-	int c, err;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
-		switch (c) {
-		case 'h': return cmd_help(usage);
-		case 'j': l.json = true; break;
-		default: return cmd_bad_option("ls", c, argv);
-		}
-	if (optind != argc)
-		return cmd_failf("ls", AVP_USAGE,
-				 "\"%s\" is one word too many; see avpctl ls "
-				 "--help",
-				 argv[optind]);
+	if (status != CMD_GO_ON)
+		return status;
 	err = l.json ? list_json(&l, &why) : list_table(&l, &why);
 	return err ? cmd_fail("ls", &why) : CMD_DONE;
 }

@@ -2,7 +2,6 @@
 /* avpctl recv: an agent that prints what it gets, a message a line. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,20 +11,6 @@
 
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
-
-static const char usage[] =
-	"usage: avpctl recv --as ID [--count N] [--timeout SECONDS] "
-	"[--out DIR]\n"
-	"                   [--no-auto-ack] [--max-payload BYTES]\n"
-	"\n"
-	"Prints a line for each message. --count 0, the default, ends with the "
-	"time-out\n"
-	"or a signal. --out writes each frame to a new file of DIR, "
-	"message-000001.avp and\n"
-	"so on. With --no-auto-ack a message is accepted when its line was "
-	"printed, and\n"
-	"rejected if its body cannot be read. --max-payload bounds "
-	"decompression, 4G.\n";
 
 struct receiver {
 	const char *id, *out_dir;
@@ -234,7 +219,7 @@ static int run(struct receiver *r, struct avp_reason *why)
 	if (err != 1 || !r->count)
 		return err < 0 ? err : 0;
 	if (cmd_signal())
-		return avp__fail(why, AVP_CLOSED,
+		return avp__fail(why, AVP_TIMEOUT,
 				 "ended by signal %d after %llu of %llu "
 				 "messages",
 				 cmd_signal(), (unsigned long long)r->got,
@@ -249,46 +234,41 @@ static int run(struct receiver *r, struct avp_reason *why)
 
 static int parse(struct receiver *r, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"as", required_argument, NULL, 'a'},
-		{"count", required_argument, NULL, 'c'},
-		{"timeout", required_argument, NULL, 't'},
-		{"out", required_argument, NULL, 'o'},
-		{"no-auto-ack", no_argument, NULL, 'n'},
-		{"max-payload", required_argument, NULL, 'm'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"recv", "", 0, 0,
+		"Is an agent, and prints a line for each message that it gets: "
+		"AHP's nine keys,\n"
+		"and of a frame \"frame\", as frame decode prints it. --as is "
+		"needed. It ends\n"
+		"with the time-out, a signal, or after --count messages.\n"};
+	const struct cmd_option options[] = {
+		{"as", CMD_TEXT, &r->id, "ID", "its name"},
+		{"count", CMD_COUNT, &r->count, "N",
+		 "end after N messages; fewer in the time are\n"
+		 "a failure (0: any number)"},
+		{"timeout", CMD_SECONDS, &r->timeout_ns, "SECONDS",
+		 "end after that (never)"},
+		{"out", CMD_TEXT, &r->out_dir, "DIR",
+		 "write each frame to a new file of DIR, which\n"
+		 "is made if it is not there: message-000001.avp\n"
+		 "and so on; the line has it as \"file\""},
+		{"no-auto-ack", CMD_FLAG, &r->explicit_ack, NULL,
+		 "accept a message when its line was printed,\n"
+		 "reject it if its body cannot be read"},
+		{"max-payload", CMD_BYTES, &r->body.content.max_bytes, "BYTES",
+		 "what decompression may produce (4G)"},
 		{0},
 	};
-	struct avp_reason why = {0};
-	int c, err = 0;
+	int status = cmd_arguments(&page, options, &argc, argv);
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		switch (c) {
-		case 'a': r->id = optarg; break;
-		case 'c': err = cmd_parse_count(optarg, &r->count, &why); break;
-		case 't':
-			err = cmd_parse_seconds(optarg, &r->timeout_ns, &why);
-			break;
-		case 'o': r->out_dir = optarg; break;
-		case 'n': r->explicit_ack = true; break;
-		case 'm':
-			err = cmd_parse_bytes(optarg,
-					      &r->body.content.max_bytes, &why);
-			break;
-		case 'h': cmd_help(usage); return -1;
-		default: return cmd_bad_option("recv", c, argv);
-		}
-		if (err)
-			return cmd_fail("recv", &why);
-	}
-	if (optind != argc || !r->id)
+	if (status != CMD_GO_ON)
+		return status;
+	if (!r->id)
 		return cmd_failf("recv", AVP_USAGE,
-				 "--as ID is needed, and options alone; see "
-				 "avpctl recv --help");
+				 "--as ID is needed; see avpctl recv --help");
 	if (r->out_dir && strlen(r->out_dir) > 4096)
 		return cmd_failf("recv", AVP_USAGE, "--out is too long");
-	return 0;
+	return CMD_GO_ON;
 }
 
 int cmd_recv(int argc, char **argv)
@@ -301,11 +281,10 @@ int cmd_recv(int argc, char **argv)
 	struct avp_reason why;
 	int status = parse(&r, argc, argv);
 
-	if (status)
-		return status < 0 ? CMD_DONE : status;
+	if (status != CMD_GO_ON)
+		return status;
 	cmd_catch_signals();
-	if (run(&r, &why))
-		status = cmd_fail("recv", &why);
+	status = run(&r, &why) ? cmd_fail("recv", &why) : CMD_DONE;
 	if (r.agent)
 		ahp_agent_close(r.agent);
 	if (r.dir >= 0)

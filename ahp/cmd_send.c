@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl send: one message to an agent of this host, and what became of it. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,19 +8,6 @@
 #include "shm/reason.h"
 
 #define TIMEOUT_NS 60000000000ll /* AHP's task_timeout */
-
-static const char usage[] =
-	"usage: avpctl send AGENT (--json TEXT | --frame FILE|-) "
-	"[--method TASK]\n"
-	"                   [--task ID] [--session ID] [--timeout SECONDS]\n"
-	"                   [--wait-ack | --wait-result]\n"
-	"\n"
-	"TEXT is a JSON object, FILE an AVP frame. --wait-ack waits until the "
-	"agent has\n"
-	"accepted the message, --wait-result for a RESULT of the same task "
-	"(one "
-	"is made up\n"
-	"if --task names none). The time-out, 60 seconds, is for all of it.\n";
 
 enum wait_for { WAIT_NOT, WAIT_ACK, WAIT_RESULT };
 
@@ -66,7 +52,10 @@ static int check_body(struct sender *s, struct avp_frame *frame,
 		return check_json(s->json, why);
 	}
 	s->out.kind = AHP_FRAME;
-	err = cmd_file_read(&s->file, s->frame_file, CMD_FRAME_INPUT_MAX, why);
+	err = cmd_file_open(&s->file, s->frame_file, false, why);
+	if (!err)
+		err = cmd_frame_fill(&s->file, why);
+	cmd_file_close(&s->file);
 	if (!err)
 		err = avp_frame_decode(s->file.data, s->file.len, frame, why);
 	if (!err && !(frame->flags & AVP_FLAG_COMPRESSED))
@@ -294,83 +283,75 @@ static int parse_method(const char *name, uint8_t *method)
 {
 	*method = (uint8_t)ahp_method_of(avp_str_of(name));
 	if (*method != AHP_OTHER)
-		return 0;
+		return CMD_GO_ON;
 	return cmd_failf("send", AVP_USAGE,
-			 "--method %s; choose TASK, RESULT, PROGRESS, ACK, "
+			 "--method %.80s; choose TASK, RESULT, PROGRESS, ACK, "
 			 "HEARTBEAT, TOKEN_REQUEST or TOKEN_RESPONSE",
 			 name);
 }
 
 static int parse(struct sender *s, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", required_argument, NULL, 'j'},
-		{"frame", required_argument, NULL, 'f'},
-		{"method", required_argument, NULL, 'm'},
-		{"task", required_argument, NULL, 't'},
-		{"session", required_argument, NULL, 's'},
-		{"timeout", required_argument, NULL, 'T'},
-		{"wait-ack", no_argument, NULL, 'a'},
-		{"wait-result", no_argument, NULL, 'r'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"send", "AGENT", 1, 1,
+		"Sends an agent of this host one message, a JSON object or an "
+		"AVP frame, and\n"
+		"prints {\"message_id\",\"status\",\"seconds\"}, and "
+		"\"result\" if one was waited for.\n"
+		"One of --json and --frame is needed.\n"};
+	const char *method = "TASK", *task = "", *session = "";
+	bool ack = false, result = false;
+	const struct cmd_option options[] = {
+		{"json", CMD_TEXT, &s->json, "TEXT", "a JSON object"},
+		{"frame", CMD_TEXT, &s->frame_file, "FILE|-",
+		 "the file of an AVP frame"},
+		{"method", CMD_TEXT, &method, "METHOD",
+		 "TASK (the default), RESULT, PROGRESS, ACK,\n"
+		 "HEARTBEAT, TOKEN_REQUEST or TOKEN_RESPONSE"},
+		{"task", CMD_UTF8, &task, "ID", "the task it belongs to"},
+		{"session", CMD_UTF8, &session, "ID", "and the session"},
+		{"wait-ack", CMD_FLAG, &ack, NULL,
+		 "wait until the agent has accepted it"},
+		{"wait-result", CMD_FLAG, &result, NULL,
+		 "wait for a RESULT of the same task; an id\n"
+		 "is made up if --task names none"},
+		{"timeout", CMD_SECONDS, &s->timeout_ns, "SECONDS",
+		 "for all of it (60)"},
 		{0},
 	};
-	struct avp_reason why;
-	int c, status = 0;
+	int status = cmd_arguments(&page, options, &argc, argv);
 
-	opterr = 0;
-	while (!status &&
-	       (c = getopt_long(argc, argv, ":", options, NULL)) != -1)
-		switch (c) {
-		case 'j': s->json = optarg; break;
-		case 'f': s->frame_file = optarg; break;
-		case 'm': status = parse_method(optarg, &s->out.method); break;
-		case 't': s->out.task_id = avp_str_of(optarg); break;
-		case 's': s->out.session_id = avp_str_of(optarg); break;
-		case 'T':
-			if (cmd_parse_seconds(optarg, &s->timeout_ns, &why))
-				status = cmd_fail("send", &why);
-			break;
-		case 'a':
-		case 'r':
-			if (s->wait)
-				status = cmd_failf("send", AVP_USAGE,
-						   "choose one of --wait-ack "
-						   "and --wait-result");
-			s->wait = c == 'a' ? WAIT_ACK : WAIT_RESULT;
-			break;
-		case 'h': cmd_help(usage); return -1;
-		default: return cmd_bad_option("send", c, argv);
-		}
-	if (status)
+	if (status == CMD_GO_ON)
+		status = parse_method(method, &s->out.method);
+	if (status != CMD_GO_ON)
 		return status;
-	if (argc - optind != 1)
+	if (ack && result)
 		return cmd_failf("send", AVP_USAGE,
-				 "%d agents are named; name one. See avpctl "
-				 "send --help",
-				 argc - optind);
+				 "choose one of --wait-ack and --wait-result");
 	if (!s->json == !s->frame_file)
 		return cmd_failf("send", AVP_USAGE,
 				 "give one of --json TEXT and --frame FILE");
-	s->target = argv[optind];
-	return 0;
+	s->wait = ack ? WAIT_ACK : result ? WAIT_RESULT : WAIT_NOT;
+	s->out.task_id = avp_str_of(task);
+	s->out.session_id = avp_str_of(session);
+	s->target = argv[1];
+	return CMD_GO_ON;
 }
 
 int cmd_send(int argc, char **argv)
 {
 	struct sender s = {
-		.out = {.method = AHP_TASK},
+		.file = {.fd = -1},
 		.timeout_ns = TIMEOUT_NS,
 		.result = {.content = {.max_bytes = CMD_CONTENT_MAX}},
 	};
 	struct avp_reason why;
 	int status = parse(&s, argc, argv);
 
-	if (status)
-		return status < 0 ? CMD_DONE : status;
+	if (status != CMD_GO_ON)
+		return status;
 	cmd_catch_signals();
-	if (send_message(&s, &why))
-		status = cmd_fail("send", &why);
+	status = send_message(&s, &why) ? cmd_fail("send", &why) : CMD_DONE;
 	if (s.agent)
 		ahp_agent_close(s.agent);
 	cmd_body_fini(&s.result);

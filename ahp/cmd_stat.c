@@ -1,20 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl stat: the counters of one agent. */
-#include <getopt.h>
 #include <string.h>
 
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
-
-static const char usage[] =
-	"usage: avpctl stat AGENT [--json]\n"
-	"\n"
-	"Prints an agent's counters as JSON: since it was opened, but "
-	"in_flight, "
-	"bytes_lent\n"
-	"and links, which are as of now. They are at most 0.1 s old, or as old "
-	"as the last\n"
-	"call that the agent made into the library.\n";
 
 struct wanted {
 	const char *id;
@@ -40,7 +29,7 @@ static int find(struct wanted *wanted, struct avp_reason *why)
 		return err;
 	if (!wanted->found)
 		return avp__fail(why, AVP_AGENT_NOT_FOUND,
-				 "no agent %s in this namespace; avpctl ls "
+				 "no agent %.64s in this namespace; avpctl ls "
 				 "shows those that there are",
 				 wanted->id);
 	if (!strcmp(wanted->seen.state, "dead"))
@@ -74,28 +63,25 @@ static int print_stats(const struct ahp_observation *seen,
 
 int cmd_stat(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, /* which it is anyway */
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"stat", "AGENT", 1, 1,
+		"Prints an agent's counters as JSON: since it was opened, but "
+		"in_flight,\n"
+		"bytes_lent and links, which are as of now. They are at most "
+		"0.1 s old, or as old\n"
+		"as the last call that the agent made into the library.\n"};
+	bool json;
+	const struct cmd_option options[] = {
+		{"json", CMD_FLAG, &json, NULL, "which it is anyway"},
 		{0},
 	};
+	int status = cmd_arguments(&page, options, &argc, argv), err;
 	struct wanted wanted = {0};
 	struct avp_reason why;
-	int c, err;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
-		switch (c) {
-		case 'h': return cmd_help(usage);
-		case 'j': break;
-		default: return cmd_bad_option("stat", c, argv);
-		}
-	if (argc - optind != 1)
-		return cmd_failf("stat", AVP_USAGE,
-				 "%d agents are named; name one. See avpctl "
-				 "stat --help",
-				 argc - optind);
-	wanted.id = argv[optind];
+	if (status != CMD_GO_ON)
+		return status;
+	wanted.id = argv[1];
 	err = find(&wanted, &why);
 	if (!err)
 		err = print_stats(&wanted.seen, &why);

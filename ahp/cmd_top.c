@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl top: what flows now, from one look at the counters to the next. */
 #include <errno.h>
-#include <getopt.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,14 +12,6 @@
 
 #define INTERVAL_NS 1000000000ll
 #define SHORTEST_NS 100000000ll /* agents write their counters that often */
-
-static const char usage[] =
-	"usage: avpctl top [--interval SECONDS] [--count N] [--json]\n"
-	"\n"
-	"Shows every SECONDS (1) what each agent of the namespace sends and "
-	"receives, until\n"
-	"a signal ends it, or N times. --json prints an object a line, with "
-	"rates a second.\n";
 
 struct look {
 	struct ahp_observation *seen;
@@ -158,9 +149,7 @@ static int show_table(const struct look *old, const struct look *now,
 		       (unsigned long long)seen->stats.in_flight,
 		       (double)seen->stats.bytes_lent * 1e-6);
 	}
-	if (fflush(stdout))
-		return avp__fail(why, AVP_IO, "cannot write the rates");
-	return 0;
+	return cmd_flush(why);
 }
 
 /* Until the next look is due, or a signal comes. */
@@ -198,40 +187,31 @@ static int run(int64_t interval_ns, uint64_t count, bool json,
 
 int cmd_top(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"interval", required_argument, NULL, 'i'},
-		{"count", required_argument, NULL, 'c'},
-		{"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},
-		{0},
-	};
+	static const struct cmd_page page = {
+		"top", "", 0, 0,
+		"Shows again and again what each agent of the namespace sends "
+		"and receives a\n"
+		"second, until a signal ends it.\n"};
 	int64_t interval_ns = INTERVAL_NS;
 	uint64_t count = 0;
-	struct avp_reason why;
 	bool json = false;
-	int c, err = 0;
+	const struct cmd_option options[] = {
+		{"interval", CMD_SECONDS, &interval_ns, "SECONDS",
+		 "from one look to the next (1; at least 0.1)"},
+		{"count", CMD_COUNT, &count, "N", "end after N looks"},
+		{"json", CMD_FLAG, &json, NULL,
+		 "an object a line instead of a table"},
+		{0},
+	};
+	int status = cmd_arguments(&page, options, &argc, argv);
+	struct avp_reason why;
 
-	opterr = 0;
-	while (!err && (c = getopt_long(argc, argv, ":", options, NULL)) != -1)
-		switch (c) {
-		case 'i':
-			err = cmd_parse_seconds(optarg, &interval_ns, &why);
-			break;
-		case 'c': err = cmd_parse_count(optarg, &count, &why); break;
-		case 'j': json = true; break;
-		case 'h': return cmd_help(usage);
-		default: return cmd_bad_option("top", c, argv);
-		}
-	if (!err && interval_ns < SHORTEST_NS)
-		err = avp__fail(&why, AVP_USAGE,
-				"--interval has to be at least 0.1 seconds");
-	if (!err && optind != argc)
-		err = avp__fail(&why, AVP_USAGE,
-				"\"%s\" is one word too many; see avpctl top "
-				"--help",
-				argv[optind]);
+	if (status != CMD_GO_ON)
+		return status;
+	if (interval_ns < SHORTEST_NS)
+		return cmd_failf("top", AVP_USAGE,
+				 "--interval has to be at least 0.1 seconds");
 	cmd_catch_signals();
-	if (!err)
-		err = run(interval_ns, count, json, &why);
-	return err ? cmd_fail("top", &why) : CMD_DONE;
+	return run(interval_ns, count, json, &why) ? cmd_fail("top", &why)
+						   : CMD_DONE;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl frame decode | decode-many; encode is in cmd_frame_encode.c. */
-#include <getopt.h>
 #include <stdlib.h>
 
 #include <avp/codec.h>
@@ -9,21 +8,6 @@
 #include "shm/reason.h"
 
 #define LIST_MAX ((uint64_t)64 << 20)
-
-const char cmd_frame_usage[] =
-	"usage: avpctl frame decode FILE|- [--payload OUT] "
-	"[--max-payload BYTES]\n"
-	"       avpctl frame decode-many LIST|- [--max-payload BYTES]\n"
-	"       avpctl frame encode --metadata META.json --payload FILE|- "
-	"-o OUT\n"
-	"                    [--compression none|fast|balanced|max] "
-	"[--dialect 0.2|0.4]\n"
-	"\n"
-	"decode prints a frame as JSON, its payload by size and SHA-256; "
-	"--payload\n"
-	"writes the uncompressed payload. decode-many reads lines\n"
-	"{\"id\":..,\"file\":..} and answers each with one. BYTES takes K, M "
-	"or G.\n";
 
 /* ---- decode ------------------------------------------------------------- */
 
@@ -39,10 +23,20 @@ static void decoder_fini(struct decoder *d)
 	cmd_content_fini(&d->content);
 }
 
-static int decode(struct decoder *d, struct avp_reason *why)
+static int decode(struct decoder *d, const char *file, bool regular,
+		  struct avp_reason *why)
 {
-	return cmd_content_decode(&d->content, d->input.data, d->input.len,
-				  why);
+	int err = cmd_file_open(&d->input, file, regular, why);
+
+	if (err)
+		return err;
+	err = cmd_frame_fill(&d->input, why);
+	cmd_file_close(&d->input);
+	if (!err)
+		err = cmd_content_decode(&d->content, d->input.data,
+					 d->input.len, why);
+	d->content.frame.raw_size = d->input.size;
+	return err;
 }
 
 static int decode_one(struct decoder *d, const char *file, const char *payload,
@@ -52,9 +46,12 @@ static int decode_one(struct decoder *d, const char *file, const char *payload,
 	struct avp_buf out = {0};
 	int err;
 
-	err = cmd_file_read(&d->input, file, CMD_FRAME_INPUT_MAX, why);
-	if (!err)
-		err = decode(d, why);
+	if (payload && cmd_same_file(file, payload))
+		return avp__fail(why, AVP_USAGE,
+				 "--payload %.100s is the file of the frame "
+				 "itself; name another",
+				 payload);
+	err = decode(d, file, false, why);
 	if (!err && payload) {
 		struct cmd_piece piece = {d->content.data,
 					  d->content.frame.content_bytes};
@@ -75,8 +72,8 @@ static int decode_one(struct decoder *d, const char *file, const char *payload,
 
 /* ---- decode-many -------------------------------------------------------- */
 
-static int read_request(const struct avp_json *line, struct decoder *d,
-			struct avp_reason *why)
+static int decode_line(const struct avp_json *line, struct decoder *d,
+		       struct avp_reason *why)
 {
 	struct avp_str file = {"", 0};
 	int err = avp_json_get_string(line, "file", &file, why);
@@ -87,7 +84,7 @@ static int read_request(const struct avp_json *line, struct decoder *d,
 		return avp__fail(why, AVP_INVALID_MESSAGE,
 				 "the line names no \"file\"");
 	/* The parser keeps a NUL behind each string. */
-	return cmd_file_read(&d->input, file.data, CMD_FRAME_INPUT_MAX, why);
+	return decode(d, file.data, true, why);
 }
 
 static int answer_line(struct decoder *d, const char *text, size_t len,
@@ -102,9 +99,7 @@ static int answer_line(struct decoder *d, const char *text, size_t len,
 
 	line = doc ? avp_json_root(doc) : NULL;
 	if (!err)
-		err = read_request(line, d, &bad);
-	if (!err)
-		err = decode(d, &bad);
+		err = decode_line(line, d, &bad);
 	avp_json_begin(&w, out, AVP_JSON_HTTP);
 	avp_json_open_object(&w);
 	avp_json_key(&w, "id");
@@ -118,7 +113,7 @@ static int answer_line(struct decoder *d, const char *text, size_t len,
 	}
 	if (err) {
 		avp_json_key(&w, "code");
-		avp_json_put_text(&w, avp_error_name(bad.code));
+		avp_json_put_text(&w, avp_error_name(cmd_listed(bad.code)));
 		avp_json_key(&w, "message");
 		avp_json_put_text(&w, bad.text);
 	}
@@ -150,57 +145,80 @@ static int decode_many(struct decoder *d, const char *list,
 
 /* ---- arguments ---------------------------------------------------------- */
 
-static int run_decode(int argc, char **argv)
+#define MAX_PAYLOAD(to)                                                    \
+	{                                                                  \
+		"max-payload", CMD_BYTES, to, "BYTES",                     \
+			"what decompression may produce (4G);\nBYTES has " \
+			"K, M or G behind it, or none"                     \
+	}
+
+static int frame_decode(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"payload", required_argument, NULL, 'p'},
-		{"max-payload", required_argument, NULL, 'm'},
-		{"help", no_argument, NULL, 'h'},
-		{0},
-	};
-	bool many = !strcmp(argv[0], "decode-many");
-	const char *what = many ? "frame decode-many" : "frame decode";
+	static const struct cmd_page page = {
+		"frame decode", "FILE|-", 1, 1,
+		"Prints one AVP frame as JSON: its header, dialect and "
+		"metadata, and of its\n"
+		"uncompressed payload the size and SHA-256. A frame that is "
+		"malformed in any way\n"
+		"is refused, by the same code as the library has for it.\n"};
 	struct decoder d = {.content.max_bytes = CMD_CONTENT_MAX};
 	const char *payload = NULL;
+	const struct cmd_option options[] = {
+		{"payload", CMD_TEXT, &payload, "OUT",
+		 "write the uncompressed payload there"},
+		MAX_PAYLOAD(&d.content.max_bytes),
+		{0},
+	};
+	int status = cmd_arguments(&page, options, &argc, argv);
 	struct avp_reason why;
-	int c, err = 0;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (c == 'h')
-			return cmd_help(cmd_frame_usage);
-		if (c == 'm')
-			err = cmd_parse_bytes(optarg, &d.content.max_bytes,
-					      &why);
-		else if (c == 'p' && !many)
-			payload = optarg;
-		else
-			return cmd_bad_option("frame", c, argv);
-		if (err)
-			return cmd_fail(what, &why);
-	}
-	if (argc - optind != 1)
-		return cmd_failf(what, AVP_USAGE,
-				 "%d files; name one, or - for stdin",
-				 argc - optind);
-	err = many ? decode_many(&d, argv[optind], &why)
-		   : decode_one(&d, argv[optind], payload, &why);
+	if (status != CMD_GO_ON)
+		return status;
+	status = decode_one(&d, argv[1], payload, &why)
+			 ? cmd_fail(page.name, &why)
+			 : CMD_DONE;
 	decoder_fini(&d);
-	return err ? cmd_fail(what, &why) : CMD_DONE;
+	return status;
+}
+
+static int frame_decode_many(int argc, char **argv)
+{
+	static const struct cmd_page page = {
+		"frame decode-many", "LIST|-", 1, 1,
+		"LIST has {\"id\":..,\"file\":..} a line. Each is answered by "
+		"a line, in their order:\n"
+		"{\"id\":..,\"ok\":true, ..as of frame decode} or\n"
+		"{\"id\":..,\"ok\":false,\"code\":\"..\",\"message\":\"..\"}"
+		". What is no regular file is\n"
+		"not read, but for \"-\", stdin.\n"};
+	struct decoder d = {.content.max_bytes = CMD_CONTENT_MAX};
+	const struct cmd_option options[] = {
+		MAX_PAYLOAD(&d.content.max_bytes),
+		{0},
+	};
+	int status = cmd_arguments(&page, options, &argc, argv);
+	struct avp_reason why;
+
+	if (status != CMD_GO_ON)
+		return status;
+	status = decode_many(&d, argv[1], &why) ? cmd_fail(page.name, &why)
+						: CMD_DONE;
+	decoder_fini(&d);
+	return status;
 }
 
 int cmd_frame(int argc, char **argv)
 {
-	if (argc < 2)
-		return cmd_failf("frame", AVP_USAGE,
-				 "decode, decode-many or encode? See avpctl "
-				 "frame --help");
-	if (!strcmp(argv[1], "decode") || !strcmp(argv[1], "decode-many"))
-		return run_decode(argc - 1, argv + 1);
-	if (!strcmp(argv[1], "encode"))
-		return cmd_frame_encode(argc - 1, argv + 1);
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))
-		return cmd_help(cmd_frame_usage);
-	return cmd_failf("frame", AVP_USAGE,
-			 "%s is none of decode, decode-many, encode", argv[1]);
+	static const struct cmd_page page = {
+		"frame", "COMMAND [ARGUMENT]...", 1, 1,
+		"Reads and writes AVP frames, in both dialects.\n"};
+	static const struct cmd_option none[] = {{0}};
+	static const struct cmd_sub subs[] = {
+		{"decode", frame_decode, "a frame as JSON"},
+		{"decode-many", frame_decode_many, "thousands of them"},
+		{"encode", cmd_frame_encode, "a frame of JSON and a payload"},
+		{0},
+	};
+
+	return cmd_group(&page, none, subs, argc, argv);
 }

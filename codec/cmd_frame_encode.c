@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl frame encode: a frame of metadata as JSON and a payload's file. */
-#include <getopt.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -255,8 +254,7 @@ static int encode(struct encoder *e, struct avp_reason *why)
 	if (!err)
 		err = read_metadata(avp_json_root(doc), e, why);
 	if (!err)
-		err = cmd_file_read(&payload, e->payload, CMD_FRAME_INPUT_MAX,
-				    why);
+		err = cmd_file_read(&payload, e->payload, CMD_INPUT_MAX, why);
 	if (!err)
 		err = e->compression ? write_compressed(e, &payload, why)
 				     : write_plain(e, &payload, why);
@@ -285,11 +283,12 @@ static int parse_compression(const char *text, enum avp_compression *level)
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		if (!strcmp(text, all[i].name)) {
 			*level = all[i].level;
-			return 0;
+			return CMD_GO_ON;
 		}
-	return cmd_failf("frame encode", AVP_USAGE,
-			 "--compression %s; choose none, fast, balanced or max",
-			 text);
+	return cmd_failf(
+		"frame encode", AVP_USAGE,
+		"--compression %.80s; choose none, fast, balanced or max",
+		text);
 }
 
 static int parse_dialect(const char *text, enum avp_dialect *dialect)
@@ -297,46 +296,47 @@ static int parse_dialect(const char *text, enum avp_dialect *dialect)
 	for (uint32_t i = 0; avp_dialect_name(i); i++)
 		if (!strcmp(text, avp_dialect_name(i))) {
 			*dialect = (enum avp_dialect)i;
-			return 0;
+			return CMD_GO_ON;
 		}
 	return cmd_failf("frame encode", AVP_USAGE,
-			 "--dialect %s; choose 0.2 or 0.4", text);
+			 "--dialect %.80s; choose 0.2 or 0.4", text);
 }
 
 int cmd_frame_encode(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"metadata", required_argument, NULL, 'm'},
-		{"payload", required_argument, NULL, 'p'},
-		{"output", required_argument, NULL, 'o'},
-		{"compression", required_argument, NULL, 'c'},
-		{"dialect", required_argument, NULL, 'd'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"frame encode", "", 0, 0,
+		"Writes a frame of metadata, as JSON with the keys that frame "
+		"decode prints, and\n"
+		"a payload. Keys that are absent take the protocol's defaults; "
+		"\"compression\"\n"
+		"is ignored. --metadata, --payload and -o are needed.\n"};
+	struct encoder e = {0};
+	const char *compression = NULL, *dialect = NULL;
+	const struct cmd_option options[] = {
+		{"metadata", CMD_TEXT, &e.metadata, "META.json",
+		 "the metadata, - for stdin"},
+		{"payload", CMD_TEXT, &e.payload, "FILE|-", "the payload"},
+		{"o", CMD_TEXT, &e.out, "OUT",
+		 "the frame's file, - for stdout"},
+		{"compression", CMD_TEXT, &compression, "LEVEL",
+		 "none (the default), fast, balanced or max"},
+		{"dialect", CMD_TEXT, &dialect, "DIALECT",
+		 "0.2 (the default) or 0.4"},
 		{0},
 	};
-	struct encoder e = {0};
+	int status = cmd_arguments(&page, options, &argc, argv);
 	struct avp_reason why;
-	int c, status = 0;
 
-	opterr = 0;
-	while (!status &&
-	       (c = getopt_long(argc, argv, ":o:", options, NULL)) != -1)
-		switch (c) {
-		case 'h': return cmd_help(cmd_frame_usage);
-		case 'm': e.metadata = optarg; break;
-		case 'p': e.payload = optarg; break;
-		case 'o': e.out = optarg; break;
-		case 'c':
-			status = parse_compression(optarg, &e.compression);
-			break;
-		case 'd': status = parse_dialect(optarg, &e.dialect); break;
-		default: return cmd_bad_option("frame", c, argv);
-		}
-	if (status)
+	if (status == CMD_GO_ON && compression)
+		status = parse_compression(compression, &e.compression);
+	if (status == CMD_GO_ON && dialect)
+		status = parse_dialect(dialect, &e.dialect);
+	if (status != CMD_GO_ON)
 		return status;
-	if (!e.metadata || !e.payload || !e.out || optind != argc)
-		return cmd_failf("frame encode", AVP_USAGE,
-				 "--metadata, --payload and -o are needed and "
-				 "nothing else is");
-	return encode(&e, &why) ? cmd_fail("frame encode", &why) : CMD_DONE;
+	if (!e.metadata || !e.payload || !e.out)
+		return cmd_failf(page.name, AVP_USAGE,
+				 "--metadata, --payload and -o are needed; see "
+				 "avpctl frame encode --help");
+	return encode(&e, &why) ? cmd_fail(page.name, &why) : CMD_DONE;
 }

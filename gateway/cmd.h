@@ -2,9 +2,9 @@
 /*
  * What the subcommands of avpctl share. A subcommand is a function cmd_NAME in
  * a file cmd_NAME.c beside the module that it shows, and a row in avpctl.c. It
- * gets its arguments with its own name as argv[0], prints one JSON document a
- * line on stdout and failures, one line each, on stderr, and returns the
- * program's exit status.
+ * gets its arguments with its own name as argv[0], reads them by
+ * cmd_arguments(), prints one JSON document a line on stdout and failures, one
+ * line each, on stderr, and returns the program's exit status.
  */
 #ifndef AVP_GATEWAY_CMD_H
 #define AVP_GATEWAY_CMD_H
@@ -32,46 +32,141 @@ int cmd_resolve(int argc, char **argv);
 int cmd_kv(int argc, char **argv);
 int cmd_realign(int argc, char **argv);
 int cmd_frame_encode(int argc, char **argv); /* by cmd_frame() */
-extern const char cmd_frame_usage[];
-
 int cmd_instruction(int argc, char **argv);
 
-/* --namespace and --config, which every subcommand takes; NULL if not given. */
+/* Becomes the program avpctl-NAME of that command's name; returns if it cannot. */
+int cmd_helper(int argc, char **argv);
+
+/*
+ * What main() of a program of commands is: runs the command with a stdin, stdout
+ * and stderr that are open, and sees to it that all it printed was written; else
+ * its status is CMD_SYSTEM, or what SIGPIPE gives when the reader went away.
+ */
+int cmd_main(int (*command)(int argc, char **argv), int argc, char **argv);
+
+/* SIGPIPE as it was before, for the program that this one becomes. */
+void cmd_end_pipes(void);
+
+/* ---- arguments ---------------------------------------------------------- */
+
+enum cmd_kind {
+	CMD_FLAG,    /* bool: takes no value, sets true */
+	CMD_TEXT,    /* const char *: a file, an id, a word; not empty */
+	CMD_UTF8,    /* const char *: what is sent; UTF-8, may be empty */
+	CMD_BYTES,   /* uint64_t: digits, then K, M or G for 1024 each */
+	CMD_COUNT,   /* uint64_t: a whole number from 0 on */
+	CMD_SECONDS, /* int64_t, in nanoseconds: "2" or "0.5" */
+	CMD_NUMBER,  /* double: finite and above 0 */
+};
+
+/* An option: "--name" , or "-n" of a name of one letter. */
+struct cmd_option {
+	const char *name;
+	enum cmd_kind kind;
+	void *to;	   /* set when it is given */
+	const char *value; /* what the page calls it; NULL of a flag */
+	const char *help;
+};
+
+/* A command as its --help tells it; lines of at most 80 columns. */
+struct cmd_page {
+	const char *name;     /* "frame decode" */
+	const char *operands; /* "FILE|-", "" if there are none */
+	int least, most;      /* how many */
+	const char *text;     /* what it does, takes and prints */
+};
+
+#define CMD_GO_ON (-1)
+
+/*
+ * Reads the options up to the one without a name, and --namespace, --config and
+ * --help, which every command has. "--opt value" and "--opt=value" ("-o value")
+ * may stand before, between and behind the operands; behind "--" all are
+ * operands, and "-" always is one. What is unknown, given twice, or no value of
+ * its kind is refused. CMD_GO_ON with the operands in argv from 1 on and *argc
+ * for their number and 1; else the status to end with: it was told, or helped.
+ */
+int cmd_arguments(const struct cmd_page *page, const struct cmd_option *options,
+		  int *argc, char **argv);
+
+/* A command that is made of others. */
+struct cmd_sub {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+};
+
+/*
+ * Runs the one that is named behind the group's options, and returns its status;
+ * CMD_GO_ON if there are such options alone. The page lists the commands.
+ */
+int cmd_group(const struct cmd_page *page, const struct cmd_option *options,
+	      const struct cmd_sub *subs, int argc, char **argv);
+
+/* --namespace and --config; NULL if not given. */
 const char *cmd_namespace(void);
 const char *cmd_config(void);
+
+/* ---- failures ----------------------------------------------------------- */
+
+/*
+ * The code as scripts see it: one that the command-line contract lists. The
+ * transport's own answers become the nearest of those, and the reason tells.
+ */
+int cmd_listed(int code);
 
 /* The status that belongs to a code. */
 int cmd_status(int code);
 
-/* Prints "avpctl: what: CODE: reason" and returns the status of why->code. */
+/*
+ * Prints "avpctl: what: CODE: reason" and returns the status of why->code. It is
+ * one line, whatever a file's name or a peer's text has in it.
+ */
 int cmd_fail(const char *what, const struct avp_reason *why);
 
 /* The same for one's own words. */
 __attribute__((format(printf, 3, 4))) int cmd_failf(const char *what, int code,
 						    const char *format, ...);
 
-/* What getopt_long() refused, with opterr 0 and a ':' before the options. */
-int cmd_bad_option(const char *what, int answer, char **argv);
-
-/* Prints help and returns CMD_DONE. */
-int cmd_help(const char *text);
-
-/* A number of bytes: digits, then K, M or G for 1024 each. 0 or AVP_USAGE. */
-int cmd_parse_bytes(const char *text, uint64_t *bytes, struct avp_reason *why);
+/* ---- files and output --------------------------------------------------- */
 
 /*
- * A file's bytes, in memory that is reused from call to call; zeros to begin
+ * A file's bytes, in memory that is reused from file to file; zeros to begin
  * with, freed by cmd_file_fini().
  */
 struct cmd_file {
 	uint8_t *data;
 	size_t len, capacity;
+	uint64_t size; /* of it all; UINT64_MAX of a stream that goes on */
+	const char *path;
+	int fd;
 };
 
-/* Reads a file, "-" for stdin, of at most max bytes. 0 or an error. */
+/*
+ * Opens a file, "-" for stdin, to be read piece by piece. regular: what is no
+ * regular file is refused, but for stdin. 0 or AVP_IO, AVP_PERMISSION.
+ */
+int cmd_file_open(struct cmd_file *file, const char *path, bool regular,
+		  struct avp_reason *why);
+
+/* Reads on until there are so many bytes, or all. 0 or an error. */
+int cmd_file_fill(struct cmd_file *file, uint64_t want, struct avp_reason *why);
+void cmd_file_close(struct cmd_file *file);
+
+/* Opens, reads and closes a file of at most max bytes. 0 or an error. */
 int cmd_file_read(struct cmd_file *file, const char *path, uint64_t max,
 		  struct avp_reason *why);
 void cmd_file_fini(struct cmd_file *file);
+
+/*
+ * The frame of an open file: its header and metadata are judged before more is
+ * read, and no more than they announce. Of a stream up to 1 MiB behind it is
+ * passed over. file->size is that of all. 0, a frame's error, or AVP_IO.
+ */
+int cmd_frame_fill(struct cmd_file *file, struct avp_reason *why);
+
+/* Would writing the one destroy the other? Links are followed. */
+bool cmd_same_file(const char *input, const char *output);
 
 /* Writes all of it to an open fd, whatever interrupts; 0, or -1 and errno. */
 int cmd_write(int fd, const void *data, size_t len);
@@ -85,12 +180,16 @@ struct cmd_piece {
 	size_t len;
 };
 
-/* Writes (anew) a file, "-" for stdout. 0 or AVP_IO, AVP_PERMISSION. */
+/*
+ * Writes a file, "-" for stdout: a new one that takes the place of the old when
+ * it is whole, so an old one stays if this fails. Devices and pipes are written
+ * to. 0 or AVP_IO, AVP_PERMISSION.
+ */
 int cmd_file_write(const char *path, const struct cmd_piece *pieces,
 		   size_t count, struct avp_reason *why);
 
-/* A frame's 4 GiB, and as much behind it; more is no file of a frame. */
-#define CMD_FRAME_INPUT_MAX ((uint64_t)8 << 30)
+/* What is read of a file that is no frame. */
+#define CMD_INPUT_MAX ((uint64_t)8 << 30)
 
 /* What decompression may produce unless --max-payload says otherwise. */
 #define CMD_CONTENT_MAX ((uint64_t)4 << 30)
@@ -122,6 +221,11 @@ void cmd_content_fini(struct cmd_content *content);
  */
 int cmd_put_frame(struct avp_json_writer *w, const struct cmd_content *content,
 		  struct avp_reason *why);
+
+int cmd_write_stdout(const void *data, size_t len, struct avp_reason *why);
+
+/* What printf() still holds. 0 or AVP_IO. */
+int cmd_flush(struct avp_reason *why);
 
 /* Writes what was collected for stdout and empties it; 0 or AVP_IO. */
 int cmd_print(struct avp_buf *buf, struct avp_reason *why);

@@ -2,7 +2,6 @@
 /* avpctl doctor: what this host gives to agents, and what it withholds. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <liburing.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,15 +34,6 @@
 #define MEMORY_WANTED (256 * MIB)
 #define FDS_WANTED    4096 /* two a link */
 #define SLOW_TRIP_NS  200e3
-
-static const char usage[] =
-	"usage: avpctl doctor [--json]\n"
-	"\n"
-	"Looks at what agents need of this host, and measures the way between "
-	"two of them.\n"
-	"ok: as it should be; degraded: it works, with what is said; broken: "
-	"agents cannot\n"
-	"work. Ends with 3 if anything is broken.\n";
 
 enum state { OK, DEGRADED, BROKEN };
 
@@ -374,7 +364,7 @@ static int print_json(const struct finding *f, struct avp_reason *why)
 	return err;
 }
 
-static int print_page(const struct finding *f, struct avp_reason *why)
+static int print_page(const struct finding *f)
 {
 	for (size_t i = 0; i < CHECKS; i++) {
 		printf("%-9s %-12s %s\n", state_name[f[i].state], f[i].name,
@@ -382,8 +372,6 @@ static int print_page(const struct finding *f, struct avp_reason *why)
 		if (f[i].mend[0])
 			printf("%-9s %-12s -> %s\n", "", "", f[i].mend);
 	}
-	if (fflush(stdout))
-		return avp__fail(why, AVP_IO, "cannot write the findings");
 	return 0;
 }
 
@@ -395,40 +383,39 @@ static int judge(const struct finding *f, struct avp_reason *why)
 		broken += f[i].state == BROKEN;
 	if (!broken)
 		return 0;
-	return avp__fail(why, AVP_UNSUPPORTED,
+	return avp__fail(why, AVP_IO,
 			 "%d of %zu findings are broken; each says its mend",
 			 broken, CHECKS);
 }
 
 int cmd_doctor(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"doctor", "", 0, 0,
+		"Looks at what agents need of this host, and measures the way "
+		"between two of\n"
+		"them. Each finding is ok: as it should be; degraded: it "
+		"works, with what is\n"
+		"said; or broken: agents cannot work, and the command "
+		"fails.\n"};
+	struct finding found[CHECKS] = {0};
+	bool json = false;
+	const struct cmd_option options[] = {
+		{"json", CMD_FLAG, &json, NULL,
+		 "print {\"findings\":[{\"name\",\"state\",\"text\",\n"
+		 "\"mend\"},..]}"},
 		{0},
 	};
-	struct finding found[CHECKS] = {0};
+	int status = cmd_arguments(&page, options, &argc, argv), err;
 	struct avp_reason why;
-	bool json = false;
-	int c, err;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
-		switch (c) {
-		case 'h': return cmd_help(usage);
-		case 'j': json = true; break;
-		default: return cmd_bad_option("doctor", c, argv);
-		}
-	if (optind != argc)
-		return cmd_failf("doctor", AVP_USAGE,
-				 "\"%s\" is one word too many; see avpctl "
-				 "doctor --help",
-				 argv[optind]);
+	if (status != CMD_GO_ON)
+		return status;
 	for (size_t i = 0; i < CHECKS; i++) {
 		found[i].name = checks[i].name;
 		checks[i].check(&found[i]);
 	}
-	err = json ? print_json(found, &why) : print_page(found, &why);
+	err = json ? print_json(found, &why) : print_page(found);
 	if (!err)
 		err = judge(found, &why);
 	return err ? cmd_fail("doctor", &why) : CMD_DONE;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl identity | resolve. */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,19 +7,6 @@
 
 #include "gateway/cmd.h"
 #include "shm/reason.h"
-
-static const char identity_usage[] =
-	"usage: avpctl identity [--canonical] CONFIG.json|-\n"
-	"\n"
-	"prints who the model of a Hugging Face config.json is; --canonical\n"
-	"prints the canonical JSON text whose SHA-256 is its model_hash.\n";
-
-static const char resolve_usage[] =
-	"usage: avpctl resolve [--maps] LOCAL.json REMOTE.json\n"
-	"\n"
-	"prints how two models, given by their identities, may talk and why.\n"
-	"--maps also lets states through a projection by a shared "
-	"vocabulary.\n";
 
 /* One line, whatever is missing. */
 static void warn_missing(const struct avp_config *c)
@@ -35,7 +21,7 @@ static void warn_missing(const struct avp_config *c)
 	fputs("; unknown, so \"\" or 0\n", stderr);
 }
 
-static int print_identity(const struct avp_config *c, int canonical,
+static int print_identity(const struct avp_config *c, bool canonical,
 			  struct avp_reason *why)
 {
 	struct avp_buf out = {0};
@@ -61,7 +47,7 @@ static int print_identity(const struct avp_config *c, int canonical,
 	return err;
 }
 
-static int identity(const char *path, int canonical, struct avp_reason *why)
+static int identity(const char *path, bool canonical, struct avp_reason *why)
 {
 	struct cmd_file file = {0};
 	struct avp_config *c = NULL;
@@ -81,29 +67,28 @@ static int identity(const char *path, int canonical, struct avp_reason *why)
 
 int cmd_identity(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"canonical", no_argument, NULL, 'c'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"identity", "CONFIG.json|-", 1, 1,
+		"Prints who the model of a Hugging Face config.json is: "
+		"{\"model_family\",\n"
+		"\"model_id\",\"model_hash\",\"hidden_dim\",\"num_layers\","
+		"\"num_kv_heads\",\"head_dim\"}.\n"
+		"What the config lacks is \"\" or 0, and a line on stderr "
+		"names it.\n"};
+	bool canonical = false;
+	const struct cmd_option options[] = {
+		{"canonical", CMD_FLAG, &canonical, NULL,
+		 "print the canonical JSON text instead,\n"
+		 "whose SHA-256 is the model_hash"},
 		{0},
 	};
+	int status = cmd_arguments(&page, options, &argc, argv);
 	struct avp_reason why;
-	int canonical = 0, c;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (c == 'h')
-			return cmd_help(identity_usage);
-		if (c != 'c')
-			return cmd_bad_option("identity", c, argv);
-		canonical = 1;
-	}
-	if (argc - optind != 1)
-		return cmd_failf("identity", AVP_USAGE,
-				 "%d files; name one config.json, or -",
-				 argc - optind);
-	if (identity(argv[optind], canonical, &why))
-		return cmd_fail("identity", &why);
-	return CMD_DONE;
+	if (status != CMD_GO_ON)
+		return status;
+	return identity(argv[1], canonical, &why) ? cmd_fail("identity", &why)
+						  : CMD_DONE;
 }
 
 /* ---- resolve -------------------------------------------------------------- */
@@ -144,49 +129,39 @@ static int print_resolution(const struct avp_resolution *r,
 		avp_json_put_text(&w, r->map_id);
 	}
 	avp_json_close_object(&w);
-	err = avp_json_finish(&w);
-	if (!err)
-		err = avp_buf_append(&out, "\n", 1);
-	if (err)
-		avp__fail(why, err, "cannot write the answer: %s",
-			  avp_error_text(err));
-	else
-		err = cmd_print(&out, why);
+	err = cmd_print_json(&w, &out, why);
 	avp_buf_fini(&out);
 	return err;
 }
 
 int cmd_resolve(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"maps", no_argument, NULL, 'm'},
-		{"help", no_argument, NULL, 'h'},
+	static const struct cmd_page page = {
+		"resolve", "LOCAL.json REMOTE.json", 2, 2,
+		"Prints how two models, given by their identities as avpctl "
+		"identity prints them,\n"
+		"may talk and why: {\"mode\":\"LATENT|JSON\",\"reason\","
+		"\"kv_compatible\"}.\n"};
+	bool maps = false;
+	const struct cmd_option options[] = {
+		{"maps", CMD_FLAG, &maps, NULL,
+		 "also let states through a projection by\n"
+		 "a shared vocabulary; adds \"map_id\""},
 		{0},
 	};
+	int status = cmd_arguments(&page, options, &argc, argv), err;
 	struct avp_json_doc *docs[2] = {NULL, NULL};
 	struct avp_identity local, remote;
 	struct avp_resolution r;
 	struct avp_reason why;
-	uint32_t flags = 0;
-	int c, err;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (c == 'h')
-			return cmd_help(resolve_usage);
-		if (c != 'm')
-			return cmd_bad_option("resolve", c, argv);
-		flags |= AVP_RESOLVE_MAPS;
-	}
-	if (argc - optind != 2)
-		return cmd_failf("resolve", AVP_USAGE,
-				 "%d files; name two identities",
-				 argc - optind);
-	err = read_identity(argv[optind], &docs[0], &local, &why);
+	if (status != CMD_GO_ON)
+		return status;
+	err = read_identity(argv[1], &docs[0], &local, &why);
 	if (!err)
-		err = read_identity(argv[optind + 1], &docs[1], &remote, &why);
+		err = read_identity(argv[2], &docs[1], &remote, &why);
 	if (!err) {
-		avp_resolve(&local, &remote, flags, &r);
+		avp_resolve(&local, &remote, maps ? AVP_RESOLVE_MAPS : 0, &r);
 		err = print_resolution(&r, &why);
 	}
 	avp_json_free(docs[0]);

@@ -5,15 +5,10 @@
 
 #include <avp/latent.h>
 
+#include "codec/wire.h"
 #include "gateway/cmd.h"
 #include "latent/sha256.h"
 #include "shm/reason.h"
-
-static const char usage[] = "usage: avpctl kv inspect FILE|-\n"
-			    "\n"
-			    "prints the header and the tensors of a KV-cache "
-			    "payload, or of a frame\n"
-			    "that holds one.\n";
 
 /* What was read, and the payload in it or expanded from it. */
 struct input {
@@ -58,7 +53,7 @@ static int expand(struct input *in, const struct avp_frame *f,
  * A payload begins with num_layers: "AV\1" as one would be a model of 90,689
  * layers or more, so the magic and version tell a frame.
  */
-static int is_frame(const struct cmd_file *file)
+static bool is_frame(const struct cmd_file *file)
 {
 	return file->len >= 3 && !memcmp(file->data, "AV\1", 3);
 }
@@ -66,13 +61,10 @@ static int is_frame(const struct cmd_file *file)
 static int find_payload(struct input *in, struct avp_reason *why)
 {
 	struct avp_frame f;
-	int err;
+	int err = cmd_frame_fill(&in->file, why);
 
-	in->payload = in->file.data;
-	in->bytes = in->file.len;
-	if (!is_frame(&in->file))
-		return 0;
-	err = avp_frame_decode(in->file.data, in->file.len, &f, why);
+	if (!err)
+		err = avp_frame_decode(in->file.data, in->file.len, &f, why);
 	if (err)
 		return err;
 	if (f.metadata.payload_type != AVP_KV_CACHE)
@@ -86,6 +78,42 @@ static int find_payload(struct input *in, struct avp_reason *why)
 		err = expand(in, &f, why);
 	return err ? err
 		   : avp_frame_payload_check(&f, in->payload, in->bytes, why);
+}
+
+/* What the header of a payload announces; 0 if it is no good. */
+static uint64_t announced(const struct cmd_file *f)
+{
+	const struct avp_kv_shape shape = {
+		.num_layers = avp__get_le32(f->data),
+		.num_kv_heads = avp__get_le32(f->data + 4),
+		.head_dim = avp__get_le32(f->data + 8),
+		.seq_len = avp__get_le32(f->data + 12),
+		.dtype = f->data[16],
+	};
+	uint64_t bytes;
+
+	return avp_kv_bytes(&shape, &bytes, NULL) ? 0 : bytes;
+}
+
+/* A bare payload: its size judges its header before more is read. */
+static int fill_payload(struct input *in, struct avp_reason *why)
+{
+	struct cmd_file *f = &in->file;
+	uint64_t bytes = f->size;
+	struct avp_kv kv;
+	int err = 0;
+
+	/* A stream has no size: a byte more than announced is too much. */
+	if (bytes == UINT64_MAX)
+		bytes = announced(f);
+	if (bytes == f->size || !bytes)
+		err = avp_kv_open(&kv, f->data, bytes ? bytes : f->len, why);
+	if (!err)
+		err = cmd_file_fill(f, bytes == f->size ? bytes : bytes + 1,
+				    why);
+	in->payload = f->data;
+	in->bytes = f->len;
+	return err;
 }
 
 static void put_header(struct avp_json_writer *w, const struct avp_kv_shape *s)
@@ -137,15 +165,22 @@ static int print_cache(const struct avp_kv *kv, struct avp_reason *why)
 	}
 	avp_json_close_array(&w);
 	avp_json_close_object(&w);
-	err = avp_json_finish(&w);
-	if (!err)
-		err = avp_buf_append(&out, "\n", 1);
-	if (err)
-		avp__fail(why, err, "cannot write the answer: %s",
-			  avp_error_text(err));
-	else
-		err = cmd_print(&out, why);
+	err = cmd_print_json(&w, &out, why);
 	avp_buf_fini(&out);
+	return err;
+}
+
+static int fill(struct input *in, const char *path, struct avp_reason *why)
+{
+	int err = cmd_file_open(&in->file, path, false, why);
+
+	if (err)
+		return err;
+	err = cmd_file_fill(&in->file, AVP_KV_HEADER_BYTES, why);
+	if (!err)
+		err = is_frame(&in->file) ? find_payload(in, why)
+					  : fill_payload(in, why);
+	cmd_file_close(&in->file);
 	return err;
 }
 
@@ -153,10 +188,8 @@ static int inspect(const char *path, struct avp_reason *why)
 {
 	struct input in = {0};
 	struct avp_kv kv;
-	int err = cmd_file_read(&in.file, path, CMD_FRAME_INPUT_MAX, why);
+	int err = fill(&in, path, why);
 
-	if (!err)
-		err = find_payload(&in, why);
 	if (!err)
 		err = avp_kv_open(&kv, in.payload, in.bytes, why);
 	if (!err)
@@ -165,23 +198,33 @@ static int inspect(const char *path, struct avp_reason *why)
 	return err;
 }
 
-int cmd_kv(int argc, char **argv)
+static int kv_inspect(int argc, char **argv)
 {
+	static const struct cmd_page page = {
+		"kv inspect", "FILE|-", 1, 1,
+		"Prints the header and the tensors of a KV-cache payload, or "
+		"of a frame that\n"
+		"holds one: {\"header\":{..},\"tensors\":[{\"layer\",\"which\","
+		"\"offset\",\"bytes\",\n"
+		"\"sha256\"},..]}.\n"};
+	static const struct cmd_option none[] = {{0}};
+	int status = cmd_arguments(&page, none, &argc, argv);
 	struct avp_reason why;
 
-	if (argc >= 2 &&
-	    (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")))
-		return cmd_help(usage);
-	if (argc < 2 || strcmp(argv[1], "inspect"))
-		return cmd_failf("kv", AVP_USAGE,
-				 "inspect is all there is; see avpctl kv "
-				 "--help");
-	if (argc == 3 && !strcmp(argv[2], "--help"))
-		return cmd_help(usage);
-	if (argc != 3 || (argv[2][0] == '-' && argv[2][1]))
-		return cmd_failf("kv inspect", AVP_USAGE,
-				 "name one file, or - for stdin");
-	if (inspect(argv[2], &why))
-		return cmd_fail("kv inspect", &why);
-	return CMD_DONE;
+	if (status != CMD_GO_ON)
+		return status;
+	return inspect(argv[1], &why) ? cmd_fail("kv inspect", &why) : CMD_DONE;
+}
+
+int cmd_kv(int argc, char **argv)
+{
+	static const struct cmd_page page = {"kv", "COMMAND [ARGUMENT]...", 1,
+					     1, "Looks into KV-caches.\n"};
+	static const struct cmd_option none[] = {{0}};
+	static const struct cmd_sub subs[] = {
+		{"inspect", kv_inspect, "a KV-cache, tensor by tensor"},
+		{0},
+	};
+
+	return cmd_group(&page, none, subs, argc, argv);
 }

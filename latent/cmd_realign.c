@@ -2,7 +2,6 @@
 /* avpctl realign compute | apply. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,21 +15,6 @@
 
 #include "gateway/cmd.h"
 #include "shm/reason.h"
-
-static const char usage[] =
-	"usage: avpctl realign compute --e-in E_IN.f32 --e-out E_OUT.f32\n"
-	"                    --vocab V --dim D [--lambda 1e-5] -o W.f32\n"
-	"       avpctl realign compute --model DIR [--cache DIR] "
-	"[--lambda 1e-5]\n"
-	"                    [-o W.f32]\n"
-	"       avpctl realign apply --matrix W.f32 --target-norm X --in "
-	"H.f32\n"
-	"                    --dim D -o OUT.f32\n"
-	"\n"
-	"Files are raw little-endian float32, row-major; y = x W, scaled to "
-	"the\n"
-	"target norm. A model's matrix is kept in --cache, by default\n"
-	"~/.avp/realign, in a file that torch.load() reads.\n";
 
 /* Silent for the first second, then a line a second. */
 struct progress {
@@ -71,24 +55,15 @@ static void floats_close(struct floats *f)
 		munmap(f->map, f->bytes);
 }
 
-static int failed(const char *path, struct avp_reason *why)
-{
-	const int e = errno;
-
-	return avp__fail(why,
-			 e == EACCES || e == EPERM ? AVP_PERMISSION : AVP_IO,
-			 "%s: %s", path, strerror(e));
-}
-
 static int map_file(const char *path, struct floats *f, struct avp_reason *why)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err = 0;
 	struct stat st;
 
 	if (fd < 0)
-		return failed(path, why);
+		return cmd_io_fail(path, "open", why);
 	if (fstat(fd, &st)) {
-		err = failed(path, why);
+		err = cmd_io_fail(path, "read", why);
 	} else if (!S_ISREG(st.st_mode)) {
 		err = avp__fail(why, AVP_IO, "%s: is not a file", path);
 	} else if (st.st_size) {
@@ -96,7 +71,7 @@ static int map_file(const char *path, struct floats *f, struct avp_reason *why)
 		f->map = mmap(NULL, f->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
 		if (f->map == MAP_FAILED) {
 			f->map = NULL;
-			err = failed(path, why);
+			err = cmd_io_fail(path, "read", why);
 		}
 	}
 	close(fd);
@@ -143,7 +118,7 @@ static int write_floats(const char *path, const float *x, uint64_t count,
 
 struct request {
 	const char *e_in, *e_out, *model, *cache, *out, *matrix, *in;
-	uint32_t vocab, dim;
+	uint64_t vocab, dim;
 	double lambda, target_norm;
 };
 
@@ -316,16 +291,19 @@ static int print_answer(const struct answer *a, struct avp_reason *why)
 	avp_json_put_double(&w, a->seconds);
 	avp_json_member_bool(&w, "cached", a->cached);
 	avp_json_close_object(&w);
-	err = avp_json_finish(&w);
-	if (!err)
-		err = avp_buf_append(&out, "\n", 1);
-	if (err)
-		avp__fail(why, err, "cannot write the answer: %s",
-			  avp_error_text(err));
-	else
-		err = cmd_print(&out, why);
+	err = cmd_print_json(&w, &out, why);
 	avp_buf_fini(&out);
 	return err;
+}
+
+/* 0, if it was not given, is another's business. */
+static int check_count(const char *name, uint64_t count, struct avp_reason *why)
+{
+	if (count <= UINT32_MAX)
+		return 0;
+	return avp__fail(why, AVP_USAGE,
+			 "%s %llu; a count from 1 to %u is expected", name,
+			 (unsigned long long)count, UINT32_MAX);
 }
 
 static int run_compute(const struct request *q, struct avp_reason *why)
@@ -334,10 +312,15 @@ static int run_compute(const struct request *q, struct avp_reason *why)
 	struct answer a = {0};
 	int err;
 
-	if (q->matrix || q->in || (q->model ? q->e_in || q->e_out : !files))
+	if (q->model ? q->e_in || q->e_out : !files)
 		return avp__fail(why, AVP_USAGE,
 				 "give --model, or --e-in, --e-out, --vocab, "
 				 "--dim and -o");
+	err = check_count("--vocab", q->vocab, why);
+	if (!err)
+		err = check_count("--dim", q->dim, why);
+	if (err)
+		return err;
 	err = q->model ? compute_model(q, &a, why) : compute_files(q, &a, why);
 	if (!err && q->out)
 		err = write_floats(q->out, a.m.w, (uint64_t)a.m.dim * a.m.dim,
@@ -362,7 +345,7 @@ static int apply_rows(const struct request *q, const struct floats *w,
 				 h->bytes);
 	y.data = out;
 	if (h->t.shape[0])
-		err = avp_realign_apply(w->t.data, q->dim,
+		err = avp_realign_apply(w->t.data, (uint32_t)q->dim,
 					(float)q->target_norm, &h->t, &y, why);
 	if (!err)
 		err = write_floats(q->out, out, h->bytes / sizeof(float), why);
@@ -379,6 +362,9 @@ static int run_apply(const struct request *q, struct avp_reason *why)
 		return avp__fail(why, AVP_USAGE,
 				 "--matrix, --target-norm, --in, --dim and -o "
 				 "are needed");
+	err = check_count("--dim", q->dim, why);
+	if (err)
+		return err;
 	err = floats_open(&w, q->matrix, q->dim, q->dim, why);
 	if (err)
 		return err;
@@ -393,116 +379,83 @@ static int run_apply(const struct request *q, struct avp_reason *why)
 
 /* ---- arguments -------------------------------------------------------------- */
 
-static int parse_count(const char *name, const char *text, uint32_t *to,
-		       struct avp_reason *why)
+static int realign_compute(int argc, char **argv)
 {
-	char *end;
-	unsigned long x;
-
-	errno = 0;
-	x = strtoul(text, &end, 10);
-	if (*end || end == text || *text == '-' || errno || !x ||
-	    x > UINT32_MAX)
-		return avp__fail(why, AVP_USAGE,
-				 "%s %s; a count from 1 to %u is expected",
-				 name, text, UINT32_MAX);
-	*to = (uint32_t)x;
-	return 0;
-}
-
-static int parse_positive(const char *name, const char *text, double *to,
-			  struct avp_reason *why)
-{
-	char *end;
-	const double x = strtod(text, &end);
-
-	if (*end || end == text || !(x > 0) || isinf(x))
-		return avp__fail(why, AVP_USAGE,
-				 "%s %s; a number above 0 is expected", name,
-				 text);
-	*to = x;
-	return 0;
-}
-
-static int take_option(struct request *q, int c, struct avp_reason *why)
-{
-	switch (c) {
-	case 'i': q->e_in = optarg; return 0;
-	case 'u': q->e_out = optarg; return 0;
-	case 'm': q->model = optarg; return 0;
-	case 'c': q->cache = optarg; return 0;
-	case 'o': q->out = optarg; return 0;
-	case 'x': q->matrix = optarg; return 0;
-	case 'n': q->in = optarg; return 0;
-	case 'v': return parse_count("--vocab", optarg, &q->vocab, why);
-	case 'd': return parse_count("--dim", optarg, &q->dim, why);
-	case 'l': return parse_positive("--lambda", optarg, &q->lambda, why);
-	default:
-		return parse_positive("--target-norm", optarg, &q->target_norm,
-				      why);
-	}
-}
-
-static int parse(int argc, char **argv, const char *what, struct request *q)
-{
-	static const struct option options[] = {
-		{"e-in", required_argument, NULL, 'i'},
-		{"e-out", required_argument, NULL, 'u'},
-		{"vocab", required_argument, NULL, 'v'},
-		{"dim", required_argument, NULL, 'd'},
-		{"lambda", required_argument, NULL, 'l'},
-		{"model", required_argument, NULL, 'm'},
-		{"cache", required_argument, NULL, 'c'},
-		{"matrix", required_argument, NULL, 'x'},
-		{"target-norm", required_argument, NULL, 't'},
-		{"in", required_argument, NULL, 'n'},
-		{"out", required_argument, NULL, 'o'},
+	static const struct cmd_page page = {
+		"realign compute", "", 0, 0,
+		"Computes the matrix W that carries hidden states into the "
+		"space of embeddings,\n"
+		"of two matrices (--e-in, --e-out, --vocab, --dim, -o) or of a "
+		"model (--model),\n"
+		"and prints "
+		"{\"target_norm\",\"dim\",\"seconds\",\"cached\"}. Files are "
+		"raw\n"
+		"little-endian float32, row-major. A model's matrix is kept in "
+		"a file that\n"
+		"torch.load() reads.\n"};
+	struct request q = {0};
+	const struct cmd_option options[] = {
+		{"e-in", CMD_TEXT, &q.e_in, "E_IN.f32", "input embeddings"},
+		{"e-out", CMD_TEXT, &q.e_out, "E_OUT.f32",
+		 "output embeddings, of the same shape"},
+		{"vocab", CMD_COUNT, &q.vocab, "V", "their rows"},
+		{"dim", CMD_COUNT, &q.dim, "D", "their columns"},
+		{"model", CMD_TEXT, &q.model, "DIR",
+		 "config.json and *.safetensors"},
+		{"cache", CMD_TEXT, &q.cache, "DIR",
+		 "where a model's matrix is kept\n(~/.avp/realign)"},
+		{"lambda", CMD_NUMBER, &q.lambda, "X",
+		 "regularisation (1e-5); any other is not\nkept"},
+		{"o", CMD_TEXT, &q.out, "W.f32", "write the matrix there"},
 		{0},
 	};
+	int status = cmd_arguments(&page, options, &argc, argv);
 	struct avp_reason why;
-	int c;
 
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":o:", options, NULL)) != -1) {
-		if (c == '?' || c == ':')
-			return cmd_bad_option(what, c, argv);
-		if (take_option(q, c, &why))
-			return cmd_fail(what, &why);
-	}
-	if (optind < argc)
-		return cmd_failf(what, AVP_USAGE, "%s is no option",
-				 argv[optind]);
-	return CMD_DONE;
+	if (status != CMD_GO_ON)
+		return status;
+	return run_compute(&q, &why) ? cmd_fail(page.name, &why) : CMD_DONE;
 }
 
-static int wants_help(int argc, char **argv)
+static int realign_apply(int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++)
-		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "help"))
-			return 1;
-	return 0;
+	static const struct cmd_page page = {
+		"realign apply", "", 0, 0,
+		"Writes y = x W, scaled to the target norm, for each row x of "
+		"a file. Files are\n"
+		"raw little-endian float32, row-major. All options are "
+		"needed.\n"};
+	struct request q = {.target_norm = NAN};
+	const struct cmd_option options[] = {
+		{"matrix", CMD_TEXT, &q.matrix, "W.f32",
+		 "what realign compute wrote"},
+		{"target-norm", CMD_NUMBER, &q.target_norm, "X",
+		 "what it printed"},
+		{"in", CMD_TEXT, &q.in, "H.f32", "any number of rows"},
+		{"dim", CMD_COUNT, &q.dim, "D", "numbers a row"},
+		{"o", CMD_TEXT, &q.out, "OUT.f32", "write the rows there"},
+		{0},
+	};
+	int status = cmd_arguments(&page, options, &argc, argv);
+	struct avp_reason why;
+
+	if (status != CMD_GO_ON)
+		return status;
+	return run_apply(&q, &why) ? cmd_fail(page.name, &why) : CMD_DONE;
 }
 
 int cmd_realign(int argc, char **argv)
 {
-	struct request q = {.target_norm = NAN};
-	struct avp_reason why;
-	const char *what;
-	bool apply;
-	int status;
+	static const struct cmd_page page = {
+		"realign", "COMMAND [ARGUMENT]...", 1, 1,
+		"Carries hidden states of one model into its space of "
+		"embeddings.\n"};
+	static const struct cmd_option none[] = {{0}};
+	static const struct cmd_sub subs[] = {
+		{"compute", realign_compute, "the matrix of a model"},
+		{"apply", realign_apply, "rows through a matrix"},
+		{0},
+	};
 
-	if (wants_help(argc, argv))
-		return cmd_help(usage);
-	if (argc < 2 ||
-	    (strcmp(argv[1], "compute") && strcmp(argv[1], "apply")))
-		return cmd_failf("realign", AVP_USAGE,
-				 "compute or apply? See avpctl realign --help");
-	apply = argv[1][0] == 'a';
-	what = apply ? "realign apply" : "realign compute";
-	status = parse(argc - 1, argv + 1, what, &q);
-	if (status)
-		return status;
-	if (apply ? run_apply(&q, &why) : run_compute(&q, &why))
-		return cmd_fail(what, &why);
-	return CMD_DONE;
+	return cmd_group(&page, none, subs, argc, argv);
 }

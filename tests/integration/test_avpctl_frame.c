@@ -212,12 +212,12 @@ static void refusals_have_codes_and_statuses(void)
 	CU_ASSERT_EQUAL(run("frame decode"), 2);
 	complained("avpctl: frame decode: USAGE: ");
 	CU_ASSERT_EQUAL(run("frame decode --nonsense x"), 2);
-	complained("avpctl: frame: USAGE: ");
+	complained("avpctl: frame decode: USAGE: ");
 	CU_ASSERT_EQUAL(run("frame decode --max-payload 1X x"), 2);
 	CU_ASSERT_EQUAL(run("frame encode"), 2);
 	CU_ASSERT_EQUAL(run("frame fold"), 2);
 	CU_ASSERT_EQUAL(run("fold"), 2);
-	complained("avpctl: fold: USAGE: ");
+	complained("avpctl: arguments: USAGE: ");
 	CU_ASSERT_EQUAL(run("--config"), 2);
 	save("meta", "{", 1);
 	CU_ASSERT_EQUAL(runf("frame encode --metadata %s --payload %s -o %s",

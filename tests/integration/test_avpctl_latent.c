@@ -281,7 +281,7 @@ static void matrices(void)
 			1);
 	complained("avpctl: realign compute: SHAPE_MISMATCH: ");
 	CU_ASSERT_EQUAL(run("realign", "compute", "--vocab", "-3", NULL), 2);
-	complained("avpctl: realign compute: USAGE: --vocab -3");
+	complained("avpctl: realign compute: USAGE: --vocab \"-3\"");
 	CU_ASSERT_EQUAL(run("realign", "apply", "--matrix", path("w"), NULL),
 			2);
 }
