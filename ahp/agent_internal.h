@@ -275,13 +275,15 @@ void ahp__settle_all(struct ahp_agent *agent);
 /* Is a message there? */
 bool ahp__any_ready(const struct ahp_agent *agent);
 
+/* What a bell may be rung for, and a waiter waits for. */
+enum ahp__news { NEWS_MESSAGES = 1, NEWS_ACKS = 2 };
+
 /*
  * Waits for ready(arg) as the agent's mode says: spins, sleeps, serves the
- * loop. for_space: for acknowledgements, else for messages. 0, or
- * AVP_TIMEOUT.
+ * loop, woken by bells for such news. 0, or AVP_TIMEOUT.
  */
-int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
-		    bool (*ready)(void *arg), void *arg);
+int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
+		    enum ahp__news news, bool (*ready)(void *arg), void *arg);
 
 /* Are we called from within a callback of the agent's own loop? */
 bool ahp__agent_in_callback(const struct ahp_agent *agent);
@@ -384,6 +386,10 @@ int ahp__events_reserve(struct ahp_agent *agent, struct avp_reason *why);
 void ahp__events_cancel(struct ahp_agent *agent);
 void ahp__events_add(struct ahp_agent *agent, const struct ahp_event *event);
 void ahp__events_free(struct ahp_agent *agent);
+/* Will there be any, or are there some that were not taken? */
+bool ahp__events_to_come(const struct ahp_agent *agent);
+/* Is one there? Looks for acknowledgements. */
+bool ahp__event_ready(struct ahp_agent *agent);
 
 /* The id that a message of ours was given by its place; zeros: not known now. */
 void ahp__receipt_id(const struct ahp_agent *agent,

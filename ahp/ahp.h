@@ -460,9 +460,9 @@ void ahp_message_id(const struct ahp_message *message, uint8_t id[16]);
 
 /*
  * Lets the agent do what is due (new links, hang-ups, acknowledgements) for at
- * most timeout_ns, and returns earlier when a message is there, or when a watch
- * was called that the program has added to the agent's loop. 1 when a message is
- * there, 0 otherwise.
+ * most timeout_ns, and returns earlier when a message is there, when an event is
+ * (AHP_NOTIFY), or when a watch was called that the program has added to the
+ * agent's loop. 1 when a message is there, 0 otherwise.
  */
 int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
 
@@ -489,7 +489,8 @@ struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent);
  * One fd for a foreign event loop, readable when ahp_agent_run() has work. Before
  * each wait on it call ahp_agent_arm(): 1 means that work is already there, do
  * not wait. After the wait call ahp_agent_run() or ahp_receive(). It tells of
- * messages, not of room for more. AVP_UNSUPPORTED with AHP_WAIT_BUSY: peers never
+ * messages, and, of what was sent with AHP_NOTIFY, of events; not of room for
+ * more. AVP_UNSUPPORTED with AHP_WAIT_BUSY: peers never
  * wake such an agent.
  */
 int ahp_agent_fd(const struct ahp_agent *agent);

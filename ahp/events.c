@@ -67,16 +67,28 @@ void ahp__events_free(struct ahp_agent *agent)
 	agent->events = NULL;
 }
 
-/* Reads what the peers' lanes say, until there is one. */
-static bool event_ready(void *arg)
+bool ahp__events_to_come(const struct ahp_agent *agent)
 {
-	struct ahp_agent *agent = arg;
+	return agent->events && agent->events->reserved;
+}
+
+/* Reads what the peers' lanes say, until there is one. */
+bool ahp__event_ready(struct ahp_agent *agent)
+{
 	const struct ahp__events *e = agent->events;
+
+	if (!e || !e->reserved)
+		return false;
 
 	for (uint32_t i = agent->ups; !e->count && i-- > 0;)
 		if (i < agent->ups && agent->up[i]->state == LINK_UP)
 			ahp__acks_read(agent->up[i]);
 	return e->count;
+}
+
+static bool event_ready(void *agent)
+{
+	return ahp__event_ready(agent);
 }
 
 bool ahp__events_pop(struct ahp_agent *agent, struct ahp_event *event)
@@ -101,7 +113,7 @@ int ahp_next_event(struct ahp_agent *agent, struct ahp_event *event,
 	if (!e || !e->reserved)
 		return AVP_TIMEOUT; /* none will ever come */
 	if (!e->count &&
-	    ahp__agent_wait(agent, timeout_ns, true, event_ready, agent))
+	    ahp__agent_wait(agent, timeout_ns, NEWS_ACKS, event_ready, agent))
 		return AVP_TIMEOUT;
 	return ahp__events_pop(agent, event) ? 0 : AVP_TIMEOUT;
 }

@@ -353,7 +353,8 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 			left = end_ns - ahp__now_ns();
 		if (left < 0 || (!timeout_ns && refused > BURST_MESSAGES))
 			return AVP_TIMEOUT;
-		error = ahp__agent_wait(agent, left, false, take_ready, agent);
+		error = ahp__agent_wait(agent, left, NEWS_MESSAGES,
+					take_ready, agent);
 		if (error)
 			return error;
 	}

@@ -54,8 +54,8 @@ static int link_peer(struct ahp_agent *agent, struct ahp__peer *peer,
 				return error;
 		}
 		left = end_ns == AHP_FOREVER ? end_ns : end_ns - ahp__now_ns();
-		error = ahp__agent_wait(agent, left < 0 ? 0 : left, false,
-					link_decided, peer);
+		error = ahp__agent_wait(agent, left < 0 ? 0 : left,
+					NEWS_MESSAGES, link_decided, peer);
 		if (error)
 			return avp__fail(why, AVP_TIMEOUT,
 					 "%s has not answered in time; it may be "
@@ -183,7 +183,7 @@ LANE_COLD static int wait_for_room(struct ahp_agent *agent, struct ahp__link **l
 	struct room_wait wait = { (*link)->peer, lent_bytes };
 
 	if (!room_decided(&wait) &&
-	    ahp__agent_wait(agent, timeout_ns, true, room_decided, &wait))
+	    ahp__agent_wait(agent, timeout_ns, NEWS_ACKS, room_decided, &wait))
 		return no_room(wait.peer->link, why);
 	*link = wait.peer->link;
 	if (*link && (*link)->state == LINK_UP)
@@ -645,7 +645,7 @@ int ahp_wait(struct ahp_agent *agent, const struct ahp_receipt *receipt,
 	struct status_wait wait = { agent, receipt, AVP_AGAIN };
 
 	AHP_GUARD(agent);
-	if (ahp__agent_wait(agent, timeout_ns, true, status_known, &wait))
+	if (ahp__agent_wait(agent, timeout_ns, NEWS_ACKS, status_known, &wait))
 		return AVP_TIMEOUT;
 	return wait.status;
 }

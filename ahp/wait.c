@@ -135,17 +135,30 @@ static bool is_late(struct ahp_agent *agent, bool (*ready)(void *arg),
 	return ready(arg) && nothing_for(agent, BELL_GRACE_NS);
 }
 
-/* Until a bell, or until_ns; for_space: for acknowledgements, else messages. */
-static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
-			bool for_space, bool (*ready)(void *arg), void *arg)
+static void arm(struct ahp_agent *agent, enum ahp__news news)
 {
-	_Atomic uint32_t *word =
-		for_space ? &agent->page->space : &agent->page->messages;
+	if (news & NEWS_MESSAGES)
+		avp__wake_arm(&agent->page->messages);
+	if (news & NEWS_ACKS)
+		avp__wake_arm(&agent->page->space);
+}
+
+static void disarm(struct ahp_agent *agent)
+{
+	avp__wake_disarm(&agent->page->messages);
+	avp__wake_disarm(&agent->page->space);
+}
+
+/* Until a bell for such news, or until_ns. */
+static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
+			enum ahp__news news, bool (*ready)(void *arg),
+			void *arg)
+{
 	int64_t left = longest_sleep(agent, until_ns), begin_ns;
 
 	if (agent->keep)
 		ahp__keep_turn(agent); /* before the look: it may be news */
-	avp__wake_arm(word);
+	arm(agent, news);
 	if (!ready(arg)) {
 		begin_ns = ahp__now_ns();
 		/* A turn may end early without a call, as after a signal. */
@@ -153,7 +166,7 @@ static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
 		    ahp__now_ns() - begin_ns >= SAFETY_NS)
 			agent->stats.late_wakes += is_late(agent, ready, arg);
 	}
-	avp__wake_disarm(word);
+	disarm(agent);
 	do_chores(agent);
 }
 
@@ -165,8 +178,8 @@ static bool sleeps_now(const struct ahp_agent *agent, int64_t spun_ns)
 	       (agent->wait == AHP_WAIT_ADAPTIVE && spun_ns > SPIN_NS);
 }
 
-int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
-		    bool (*ready)(void *arg), void *arg)
+int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
+		    enum ahp__news news, bool (*ready)(void *arg), void *arg)
 {
 	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
 
@@ -186,7 +199,7 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
 				end_ns = now_ns + timeout_ns;
 		}
 		if (sleeps_now(agent, now_ns - start_ns) && timeout_ns)
-			sleep_until(agent, end_ns, for_space, ready, arg);
+			sleep_until(agent, end_ns, news, ready, arg);
 		else if (spins % SPINS_PER_TURN == 0 || now_ns >= end_ns)
 			ahp__agent_turn(agent, 0);
 		if (now_ns >= end_ns)
@@ -200,9 +213,16 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns, bool for_space,
 /* Or a callback was made that may have left something to do. */
 static bool run_ready(void *arg)
 {
-	const struct ahp_agent *agent = arg;
+	struct ahp_agent *agent = arg;
 
-	return agent->foreign || ahp__any_ready(agent);
+	return agent->foreign || ahp__any_ready(agent) ||
+	       ahp__event_ready(agent);
+}
+
+static enum ahp__news run_news(const struct ahp_agent *agent)
+{
+	return ahp__events_to_come(agent) ? NEWS_MESSAGES | NEWS_ACKS
+					  : NEWS_MESSAGES;
 }
 
 int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
@@ -210,8 +230,8 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
 	AHP_GUARD(agent);
 	agent->foreign = false;
 	ahp__agent_turn(agent, 0);
-	avp__wake_disarm(&agent->page->messages);
-	ahp__agent_wait(agent, timeout_ns, false, run_ready, agent);
+	disarm(agent);
+	ahp__agent_wait(agent, timeout_ns, run_news(agent), run_ready, agent);
 	return ahp__any_ready(agent);
 }
 
@@ -238,6 +258,6 @@ int ahp_agent_arm(struct ahp_agent *agent)
 		ahp__keep_turn(agent);
 	/* A new value each time: the bell for the last one may have been taken
 	 * by a call in between. */
-	avp__wake_arm(&agent->page->messages);
-	return ahp__any_ready(agent);
+	arm(agent, run_news(agent));
+	return ahp__any_ready(agent) || ahp__event_ready(agent);
 }

@@ -159,12 +159,87 @@ static void calls_from_within(void)
 	close_guest(&guest);
 }
 
+/* An acknowledgement that was asked about ends it, as a message does. */
+static void events_end_it(void)
+{
+	const struct ahp_outgoing m = {.target = "b",
+				       .method = AHP_TASK,
+				       .flags = AHP_NOTIFY,
+				       .body = "{}",
+				       .body_bytes = 2};
+	struct ahp_event event;
+
+	a = agent_open("a", NULL);
+	b = agent_open("b", NULL);
+	agents_link(a, b);
+	CU_ASSERT_EQUAL(ahp_send(a, &m, 0, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_agent_arm(a), 0);
+	CU_ASSERT(agent_hears(b, "{}"));
+	ahp_agent_run(b, 0);
+	CU_ASSERT_EQUAL(ahp_agent_arm(a), 1);
+	CU_ASSERT_EQUAL(ahp_agent_run(a, AHP_FOREVER), 0);
+	CU_ASSERT_EQUAL(ahp_next_event(a, &event, 0), 0);
+	CU_ASSERT_EQUAL(event.code, 0);
+	CU_ASSERT_EQUAL(ahp_agent_arm(a), 0);
+	ahp_agent_close(a);
+	ahp_agent_close(b);
+}
+
+#define ROUNDS 20
+
+static void hear_all(void *arg)
+{
+	const struct ahp_agent_options options = {.wait = AHP_WAIT_BLOCK};
+	struct ahp_agent *reader = agent_open("b", &options);
+	struct ahp_message m;
+
+	(void)arg;
+	for (int i = 0; i < ROUNDS; i++) {
+		CHECK(!ahp_receive(reader, &m, LONG_NS));
+		ahp_release(reader, &m);
+	}
+	ahp_agent_run(reader, 0);
+	ahp_agent_close(reader);
+}
+
+static bool has_linked(void *agent)
+{
+	return !ahp_connect(agent, "b", 0, NULL, NULL);
+}
+
+/* Who sleeps is woken by it, and does not find it when it looks by itself. */
+static void events_wake(void)
+{
+	const struct ahp_agent_options options = {.wait = AHP_WAIT_BLOCK};
+	const struct ahp_outgoing m = {.target = "b",
+				       .method = AHP_TASK,
+				       .flags = AHP_NOTIFY | AHP_PROMPT_ACK,
+				       .body = "{}",
+				       .body_bytes = 2};
+	pid_t child = child_start(hear_all, NULL);
+	struct ahp_event event;
+
+	a = agent_open("a", &options);
+	CU_ASSERT_FATAL(test_wait(has_linked, a, 20));
+	for (int i = 0; i < ROUNDS; i++) {
+		CU_ASSERT_EQUAL(ahp_send(a, &m, LONG_NS, NULL, NULL), 0);
+		while (ahp_next_event(a, &event, 0))
+			ahp_agent_run(a, LONG_NS);
+		CU_ASSERT_EQUAL(event.code, 0);
+	}
+	CU_ASSERT_EQUAL(agent_stats(a).late_wakes, 0);
+	child_finish(child);
+	ahp_agent_close(a);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
 		TEST(ends_the_wait),
 		TEST(own_calls_do_not),
 		TEST(calls_from_within),
+		TEST(events_end_it),
+		TEST(events_wake),
 		{0},
 	};
 
