@@ -11,6 +11,8 @@
 #include <stdlib.h>
 
 #include "ahp/agent_internal.h"
+#include "ring/lane_inline.h"
+#include "ring/ledger_inline.h"
 #include "ring/wake.h"
 #include "shm/reason.h"
 
@@ -44,6 +46,24 @@ static bool drain_ring(struct ahp__link *link)
 	return true;
 }
 
+void ahp__acks_room(struct ahp__link *link)
+{
+	uint64_t room = 0, next = link->tx.next, oldest = link->tx.consumed;
+	const struct avp_ledger *l = link->ledger;
+
+	if (link->state == LINK_UP && l) {
+		/* Slots of reliable messages are kept until these are settled:
+		 * ahp__retry_before(). */
+		if (link->deadline_ms && l->accepted < oldest)
+			oldest = l->accepted;
+		if (next - oldest <= link->tx.slot_mask)
+			room = link->tx.slot_mask + 1 - (next - oldest);
+		if (room > ledger_plain_room(l))
+			room = ledger_plain_room(l);
+	}
+	link->plain_room = (uint32_t)room;
+}
+
 bool ahp__acks_enter(struct ahp__link *link)
 {
 	if (!link->heard)
@@ -55,6 +75,7 @@ bool ahp__acks_enter(struct ahp__link *link)
 				link->heard_released))
 		return poisoned(link, "more than was sent");
 	avp_lane_consumed(&link->tx, avp_ledger_accepted(link->ledger));
+	ahp__acks_room(link);
 	return true;
 }
 
@@ -70,6 +91,7 @@ bool ahp__acks_read(struct ahp__link *link)
 		return poisoned(link, "more than was sent");
 	avp_lane_consumed(&link->tx, avp_ledger_accepted(link->ledger));
 	avp_lane_consumed(&link->tx, acks.consumed);
+	ahp__acks_room(link);
 	return true;
 }
 

@@ -111,6 +111,8 @@ struct ahp__import {
 struct ahp__link {
 	struct ahp_agent *agent;
 	struct ahp__peer *peer; /* NULL until its Hello has come */
+	const char *source;	/* of the peer, for messages: id, number */
+	uint32_t number;
 	enum ahp__link_state state;
 	uint8_t keeps_out; /* frames that its peer could not use */
 	bool ours; /* we connected */
@@ -142,6 +144,9 @@ struct ahp__link {
 	unsigned flush_every; /* FLUSH_EVERY, or half a small window */
 
 	struct avp_ledger *ledger;
+	/* Plain messages that may be sent before anything is looked at: at most
+	 * as many as there is room for; 0 when the link is not up. */
+	uint32_t plain_room;
 	uint32_t *deadline_ms; /* [slots] of reliable messages; NULL: none yet */
 	uint32_t usual_ms; /* the agent's task_timeout_ns; 0: for ever */
 	uint64_t settled_below; /* what was true of it when last looked */
@@ -204,6 +209,7 @@ struct ahp_agent {
 
 	struct ahp__link *up[LINKS_MAX]; /* up or draining: these are polled */
 	uint32_t ups, first, turn;
+	struct ahp__link *speaker; /* up[first] while it has budget, or NULL */
 	int64_t budget; /* of up[first], before the next one's turn */
 	bool idle_due;	/* one was spent: look at one idle link */
 
@@ -353,6 +359,8 @@ void ahp__link_ring(struct ahp__link *link);
 bool ahp__acks_read(struct ahp__link *link);
 /* Enters the words that came with messages since. False: poisoned. */
 bool ahp__acks_enter(struct ahp__link *link);
+/* Sets plain_room anew: after whatever but a plain message may have changed it. */
+void ahp__acks_room(struct ahp__link *link);
 /* Stores the ack line if there is news, and rings if the peer waits for it. */
 void ahp__acks_flush(struct ahp__link *link);
 /* A message was taken; what is owed for it. Returns its place, 0 if nothing. */

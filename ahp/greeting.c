@@ -251,6 +251,8 @@ void ahp__greeting_share(struct ahp__link *link, const int *fds, unsigned n)
 		return ahp__link_refuse(link, &why);
 	}
 	link->state = LINK_UP;
+	link->source = link->peer->id;
+	link->number = link->peer->number;
 	agent->up[agent->ups++] = link;
 	ahp__logf(agent, AHP_LOG_INFO, 0, "linked to %s (pid %d)",
 		  link->peer->id, link->who.pid);

@@ -129,6 +129,7 @@ static void leave_up(struct ahp__link *link)
 		if (agent->up[i] == link) {
 			agent->up[i] = agent->up[--agent->ups];
 			agent->first = agent->turn = 0;
+			agent->speaker = NULL;
 			agent->budget = BURST_MESSAGES;
 			return;
 		}
@@ -147,7 +148,7 @@ static void close_socket(struct ahp__link *link)
 /* ---- what was sent: its ledger ------------------------------------------------- */
 
 static void settled(void *arg, uint64_t sequence, uint64_t cookie,
-		    enum avp_ack status)
+		    enum avp_ack status, uint32_t count)
 {
 	struct ahp__link *link = arg;
 	struct ahp_agent *agent = link->agent;
@@ -157,8 +158,8 @@ static void settled(void *arg, uint64_t sequence, uint64_t cookie,
 		ahp__body_unref(agent, (uint32_t)cookie);
 		return;
 	}
-	agent->stats.in_flight--;
-	agent->stats.acked += status == AVP_ACK_ACCEPTED;
+	agent->stats.in_flight -= count;
+	agent->stats.acked += status == AVP_ACK_ACCEPTED ? count : 0;
 	agent->stats.rejected += status != AVP_ACK_ACCEPTED;
 	if (LANE_UNLIKELY(cookie >> COOKIE_PARCEL_SHIFT))
 		ahp__retry_settled(link, sequence, cookie, status);
@@ -269,6 +270,7 @@ void ahp__link_finish(struct ahp__link *link)
 {
 	leave_up(link);
 	link->state = LINK_ENDED;
+	link->plain_room = 0;
 	if (link->ledger)
 		ahp__acks_enter(link);
 	ahp__twins_end_link(link);
@@ -327,6 +329,7 @@ void ahp__link_hang_up(struct ahp__link *link)
 	if (link->state == LINK_UP) {
 		close_socket(link);
 		link->state = LINK_DRAINING;
+		link->plain_room = 0;
 	} else {
 		ahp__link_finish(link);
 	}
@@ -355,6 +358,7 @@ void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why)
 	}
 	link->state = LINK_POISONED;
 	drop_bell(link);
+	link->plain_room = 0;
 	if (!link->views)
 		shutdown(link->sock, SHUT_WR);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ahp/agent_internal.h"
+#include "codec/frame_memo_inline.h"
 #include "ring/lane_inline.h"
 #include "shm/reason.h"
 
@@ -181,6 +182,68 @@ __attribute__((noinline)) static bool find_body(struct ahp__link *link,
 	return false;
 }
 
+/*
+ * A plain message, as most are: the body in the slot, of a method that is known,
+ * acknowledged by being taken, with nothing owed before it, and, if it is a frame,
+ * with the head of the one before. Everything is checked before anything is done;
+ * what is not quite so takes the long way.
+ */
+static __attribute__((always_inline)) inline bool deliver_plain(
+	struct ahp__link *link, struct ahp_message *m)
+{
+	const struct slot *slot = (const void *)m->slot_;
+	const uint8_t *task = m->slot_ + SLOT_SMALL_BYTES + 1;
+	unsigned task_bytes = task[-1], session_bytes, used;
+	struct ahp_agent *agent = link->agent;
+	const uint8_t *session, *body;
+
+	if (!lane_is_plain(m->slot_) || link->owing || agent->explicit_ack ||
+	    task_bytes > AVP_LANE_ID_BYTES || slot->method < AHP_TASK ||
+	    slot->method > AHP_TOKEN_RESPONSE || slot->kind > AHP_FRAME)
+		return false;
+	session = task + task_bytes + 1;
+	session_bytes = session[-1];
+	used = 2 + task_bytes + session_bytes + slot->inline_bytes;
+	body = session + session_bytes;
+	if (session_bytes > AVP_LANE_ID_BYTES || used > AVP_LANE_SMALL_BYTES)
+		return false;
+	if (slot->kind == AHP_FRAME) {
+		if (!memo_fits(&link->memo, body, slot->inline_bytes,
+			       slot->inline_bytes))
+			return false;
+		memo_apply(&link->memo, body, slot->inline_bytes, &m->frame);
+		m->frame.payload = body + m->frame.payload_off;
+	}
+	m->source = link->source;
+	m->peer = link->number;
+	m->method = slot->method;
+	m->kind = slot->kind;
+	m->redelivered = false;
+	m->in_place = false;
+	m->token_limit = slot->token_limit;
+	m->task_id = (struct avp_str){(const char *)task, task_bytes};
+	m->session_id = (struct avp_str){(const char *)session, session_bytes};
+	m->sequence = link->rx.next++;
+	m->sent_ns = (int64_t)link->rx.start_ns + slot->sent_ms * 1000000ll;
+	m->body = body;
+	m->body_bytes = slot->inline_bytes;
+	m->link_ = link;
+	m->head_ = NULL;
+	m->held_ = 0;
+	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
+	link->heard = true;
+	link->heard_accepted = slot->accepted;
+	link->heard_released = slot->released;
+	lane_ack_all(&link->tx, link->rx.next);
+	link->unflushed++;
+	agent->stats.received++;
+	agent->stats.bytes_received += slot->inline_bytes;
+	if (LANE_UNLIKELY(slot->flags & SLOT_PROMPT ||
+			  link->unflushed >= link->flush_every))
+		ahp__acks_flush(link);
+	return true;
+}
+
 /* 1: delivered; 0: answered or poisoned, look for the next. */
 static inline int deliver(struct ahp__link *link, struct ahp_message *m,
 			  const struct avp_slot_view *v)
@@ -235,30 +298,44 @@ static int take_nothing(struct ahp__link *link, uint64_t found)
 	return 0;
 }
 
-static inline int take_from(struct ahp__link *link, struct ahp_message *m)
+/* A message whose slot was copied, of any kind. */
+__attribute__((noinline)) static int take_any_kind(struct ahp__link *link,
+						   struct ahp_message *m)
 {
 	struct avp_slot_view view;
-	struct avp_reason why;
-	uint64_t found = lane_arrived(&link->rx);
 	enum lane_fault fault;
+	struct avp_reason why;
 
-	if (found != link->rx.next)
-		return take_nothing(link, found);
+	if (deliver_plain(link, m))
+		return 1;
 	memset(&view, 0, offsetof(struct avp_slot_view, copy));
-	lane_copy(&link->rx, m->slot_);
 	fault = lane_parse(m->slot_, &view);
 	if (LANE_UNLIKELY(fault)) {
 		avp__lane_fault(&link->rx, fault, m->slot_, &why);
 		ahp__link_poison(link, &why);
 		return 0;
 	}
-	m->sequence = found;
-	link->rx.next = found + 1;
-	/* In a stream the slots ahead are filled already: fetch them early. A
-	 * slot that is only awaited must not be: its writer would lose it. */
+	m->sequence = link->rx.next++;
+	return deliver(link, m, &view);
+}
+
+/* In a stream the slots ahead are filled already: fetch them early. A slot that
+ * is only awaited must not be: its writer would lose it. */
+static inline void note_stream(struct ahp__link *link)
+{
 	if (++link->streak >= STREAM_AFTER)
 		lane_prefetch_ahead(&link->rx);
-	return deliver(link, m, &view);
+}
+
+static inline int take_from(struct ahp__link *link, struct ahp_message *m)
+{
+	uint64_t found = lane_arrived(&link->rx);
+
+	if (found != link->rx.next)
+		return take_nothing(link, found);
+	lane_copy(&link->rx, m->slot_);
+	note_stream(link);
+	return take_any_kind(link, m);
 }
 
 /* One link of those that have been idle; what speaks becomes a recent one. */
@@ -276,15 +353,31 @@ __attribute__((noinline)) static int take_idle(struct ahp_agent *agent, struct a
 	return take_from(link, m);
 }
 
-/* A link speaks until its budget is spent; then the next one is asked first. */
+/* What a message takes of its link's budget. */
+static inline int64_t cost_of(uint64_t bytes)
+{
+	return 1 + (int64_t)(bytes / (BURST_BYTES / BURST_MESSAGES));
+}
+
+/* The budget of up[at] is spent: the next one is asked first. */
+static inline void next_speaker(struct ahp_agent *agent, uint32_t at)
+{
+	agent->speaker = NULL;
+	agent->first = at + 1;
+	agent->idle_due = true;
+}
+
+/* A link speaks until its budget is spent. */
 static inline void count_burst(struct ahp_agent *agent, uint32_t at,
 			       uint64_t bytes)
 {
 	if (at != agent->first)
 		agent->budget = BURST_MESSAGES;
-	agent->budget -= 1 + (int64_t)(bytes / (BURST_BYTES / BURST_MESSAGES));
-	agent->first = agent->budget > 0 ? at : at + 1;
-	agent->idle_due |= agent->budget <= 0;
+	agent->budget -= cost_of(bytes);
+	agent->first = at;
+	agent->speaker = agent->up[at];
+	if (agent->budget <= 0)
+		next_speaker(agent, at);
 }
 
 static int take_any(struct ahp_agent *agent, struct ahp_message *m)
@@ -323,14 +416,25 @@ static int64_t end_of(int64_t timeout_ns)
 						   AHP_FOREVER;
 }
 
-int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
-		int64_t timeout_ns)
+static inline bool has_spoken(const struct ahp__link *link)
+{
+	return link && lane_arrived(&link->rx) == link->rx.next;
+}
+
+/*
+ * All links, then waiting. AVP_AGAIN if the last speaker speaks again within the
+ * first spins: ahp_receive() has the short way for that.
+ */
+__attribute__((noinline)) static int wait_and_take(struct ahp_agent *agent,
+						   struct ahp_message *message,
+						   int64_t timeout_ns,
+						   bool spin)
 {
 	bool timed = timeout_ns && timeout_ns != AHP_FOREVER;
 	int64_t end_ns = 0, left = timeout_ns;
 	int refused = 0, error;
 
-	AHP_GUARD(agent);
+	spin = spin && agent->wait != AHP_WAIT_BLOCK && timeout_ns;
 	/* More than one round only if what was ready was not delivered. */
 	for (;; refused++) {
 		if (++agent->polls >= TURN_EVERY)
@@ -338,10 +442,10 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 		if (take_any(agent, message))
 			return 0;
 		ahp__settle_all(agent);
-		for (int i = 0; agent->wait != AHP_WAIT_BLOCK && timeout_ns &&
-				i < FIRST_SPINS;
-		     i++) {
+		for (int i = 0; spin && i < FIRST_SPINS; i++) {
 			__builtin_ia32_pause();
+			if (has_spoken(agent->speaker))
+				return AVP_AGAIN;
 			if (take_any(agent, message))
 				return 0;
 		}
@@ -358,6 +462,44 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 		if (error)
 			return error;
 	}
+}
+
+/* The next message of the link that spoke last, if there is one. */
+static inline bool take_from_speaker(struct ahp_agent *agent,
+				     struct ahp_message *m)
+{
+	struct ahp__link *link = agent->speaker;
+
+	if (LANE_UNLIKELY(!has_spoken(link)))
+		return false;
+	lane_copy(&link->rx, m->slot_);
+	note_stream(link);
+	if (LANE_LIKELY(deliver_plain(link, m)))
+		agent->budget--;
+	else if (take_any_kind(link, m))
+		agent->budget -= cost_of(m->body_bytes);
+	else
+		return false;
+	if (LANE_UNLIKELY(agent->budget <= 0))
+		next_speaker(agent, agent->first);
+	return true;
+}
+
+int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
+		int64_t timeout_ns)
+{
+	int error = AVP_AGAIN;
+
+	AHP_GUARD(agent);
+	for (bool spin = true; error == AVP_AGAIN; spin = false) {
+		if (LANE_LIKELY(agent->polls + 1 < TURN_EVERY) &&
+		    take_from_speaker(agent, message)) {
+			agent->polls++;
+			return 0;
+		}
+		error = wait_and_take(agent, message, timeout_ns, spin);
+	}
+	return error;
 }
 
 /* ---- dealing with it ------------------------------------------------------------- */

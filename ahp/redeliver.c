@@ -164,6 +164,7 @@ int ahp__retry_deliver(struct ahp__link *link, struct parcel *p)
 			       COOKIE_RELIABLE,
 		       v.in_arena);
 	link->unflushed = 0;
+	ahp__acks_room(link);
 	agent->stats.in_flight++;
 	agent->stats.sent++;
 	agent->stats.retried += p->deliveries > 0;

@@ -4,6 +4,7 @@
 #include "ahp/agent_internal.h"
 #include "ahp/retry.h"
 #include "ring/lane_inline.h"
+#include "ring/ledger_inline.h"
 #include "ring/wake.h"
 #include "shm/reason.h"
 
@@ -292,6 +293,15 @@ static inline uint32_t tracked(const struct ahp_agent *agent,
 	return (m->flags | agent->send_flags) & (AHP_RELIABLE | AHP_NOTIFY);
 }
 
+/* Makes a filled slot the peer's. */
+static inline void commit(struct ahp__link *link, struct slot *slot)
+{
+	lane_commit(&link->tx, slot, link->peer_sleeps);
+	if (link->peer_sleeps &&
+	    avp__wake_due(&link->page->messages, &link->rung_messages))
+		ahp__link_ring(link);
+}
+
 /* Commits a filled slot, and enters what is now outstanding. */
 static inline void publish(struct ahp_agent *agent, struct ahp__link *link,
 			   struct slot *slot, const struct ahp_outgoing *m,
@@ -302,11 +312,12 @@ static inline void publish(struct ahp_agent *agent, struct ahp__link *link,
 
 	if (LANE_UNLIKELY(flags != 0))
 		cookie = ahp__retry_mark(link, slot, m, flags, body);
-	lane_commit(&link->tx, slot, link->peer_sleeps);
-	if (link->peer_sleeps &&
-	    avp__wake_due(&link->page->messages, &link->rung_messages))
-		ahp__link_ring(link);
-	avp_ledger_add(link->ledger, sequence, cookie, body != 0);
+	commit(link, slot);
+	if (cookie)
+		avp_ledger_add(link->ledger, sequence, cookie, body != 0);
+	else
+		avp_ledger_add_plain(link->ledger);
+	ahp__acks_room(link);
 	agent->stats.in_flight++;
 	agent->stats.sent++;
 }
@@ -352,6 +363,26 @@ static inline uint8_t *stamp(uint8_t *p, const struct ahp_outgoing *m)
 	lane_copy_short(p, t->bytes, t->len);
 	memcpy(p + 4, &length, sizeof(length)); /* little-endian */
 	return p + t->len;
+}
+
+/* The whole body in the slot, which has the small form and room for it. */
+static inline void fill_plain(struct slot *slot, const struct ahp__link *link,
+			      const struct ahp_outgoing *m)
+{
+	uint8_t *p = (uint8_t *)slot + SLOT_SMALL_BYTES;
+
+	slot->sent_ms = ahp__lane_ms(link->tx.start_ns);
+	slot->expiry_ms = 0;
+	slot->token_limit =
+		m->token_limit ? m->token_limit : link->token_limit;
+	slot->method = m->method;
+	slot->kind = m->kind;
+	slot->flags = m->flags & AHP_PROMPT_ACK ? SLOT_PROMPT : 0;
+	slot->inline_bytes = (uint8_t)(head_len(m) + m->body_bytes);
+	p = fill_ids(p, m);
+	if (m->frame)
+		p = stamp(p, m);
+	lane_copy_short(p, m->body, m->body_bytes);
 }
 
 /* The whole body in the slot. */
@@ -508,9 +539,12 @@ send_later(struct ahp_agent *agent, const struct ahp_outgoing *m, int error,
 	return error;
 }
 
-int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
-	     int64_t timeout_ns, struct ahp_receipt *receipt,
-	     struct avp_reason *why)
+/* Any message, with all that it may ask for, over any link. */
+static __attribute__((noinline)) int send_any(struct ahp_agent *agent,
+					      const struct ahp_outgoing *m,
+					      int64_t timeout_ns,
+					      struct ahp_receipt *receipt,
+					      struct avp_reason *why)
 {
 	struct ahp__link *link;
 	struct slot *slot;
@@ -518,7 +552,6 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	bool in_slot;
 	int error;
 
-	AHP_GUARD(agent);
 	if (LANE_UNLIKELY(!message_ok(m))) {
 		error = check_message(agent, m, why);
 		if (error)
@@ -564,6 +597,61 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 						 link->generation };
 	if (m->loan && !(m->flags & AHP_KEEP_LOAN))
 		ahp_loan_release(agent, m->loan);
+	return 0;
+}
+
+/*
+ * A message that fits a slot and asks for nothing else: it is well-formed, and
+ * there is nothing to do for it but to write the slot and to count it.
+ */
+static inline bool is_plain(const struct ahp_agent *agent,
+			    const struct ahp_outgoing *m)
+{
+	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
+	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
+	       !((m->flags & ~AHP_PROMPT_ACK) | agent->send_flags) &&
+	       !m->loan && !m->message_id && !m->expires_ns &&
+	       (!m->frame || m->kind == AHP_FRAME) &&
+	       m->task_id.len <= AVP_LANE_ID_BYTES &&
+	       m->session_id.len <= AVP_LANE_ID_BYTES &&
+	       m->body_bytes <= AVP_LANE_SMALL_BYTES &&
+	       head_len(m) + m->body_bytes + m->task_id.len +
+			       m->session_id.len + 2 <=
+		       AVP_LANE_SMALL_BYTES;
+}
+
+static inline void send_plain(struct ahp_agent *agent, struct ahp__link *link,
+			      const struct ahp_outgoing *m)
+{
+	struct slot *slot = lane_slot(&link->tx);
+
+	fill_plain(slot, link, m);
+	commit(link, slot);
+	link->plain_room--;
+	ledger_add_plain(link->ledger);
+	agent->stats.in_flight++;
+	agent->stats.sent++;
+	agent->stats.bytes_sent += head_len(m) + m->body_bytes;
+}
+
+int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
+	     int64_t timeout_ns, struct ahp_receipt *receipt,
+	     struct avp_reason *why)
+{
+	struct ahp__link *link;
+	struct ahp__peer *peer;
+
+	AHP_GUARD(agent);
+	peer = ahp__peer_at(agent, m->peer);
+	link = peer ? peer->link : NULL;
+	if (LANE_UNLIKELY(!link || !link->plain_room || !is_plain(agent, m) ||
+			  agent->polls + 1 >= TURN_EVERY))
+		return send_any(agent, m, timeout_ns, receipt, why);
+	agent->polls++;
+	send_plain(agent, link, m);
+	if (receipt)
+		*receipt = (struct ahp_receipt){link->tx.next - 1, m->peer,
+						link->generation};
 	return 0;
 }
 

@@ -21,13 +21,19 @@
 
 /* ---- writing --------------------------------------------------------------- */
 
+/* The slot of the next message, for whoever knows that the peer has read it. */
+static inline struct slot *lane_slot(const struct avp_lane_tx *tx)
+{
+	return (struct slot *)(void *)(tx->slots +
+				       (tx->next & tx->slot_mask) * SLOT_BYTES);
+}
+
 /* The slot for the next message, or NULL when the peer has read none of them. */
 static inline struct slot *lane_claim(const struct avp_lane_tx *tx)
 {
 	if (LANE_UNLIKELY(tx->next - tx->consumed > tx->slot_mask))
 		return NULL;
-	return (struct slot *)(void *)(tx->slots + (tx->next & tx->slot_mask) *
-							   SLOT_BYTES);
+	return lane_slot(tx);
 }
 
 static inline uint8_t *lane_put_id(uint8_t *p, const char *id, size_t bytes)
@@ -81,6 +87,14 @@ static inline void lane_commit(struct avp_lane_tx *tx, struct slot *slot,
 	tx->next = sequence + 1;
 }
 
+/* avp_lane_ack_below(): everything below `next` is done with. */
+static inline void lane_ack_all(struct avp_lane_tx *tx, uint64_t next)
+{
+	tx->accepted = next;
+	tx->released = next;
+	tx->taken = next;
+}
+
 /* ---- reading --------------------------------------------------------------- */
 
 static inline const struct slot *lane_next(const struct avp_lane_rx *rx)
@@ -130,6 +144,14 @@ static inline void lane_copy(const struct avp_lane_rx *rx, uint8_t *copy)
 	memcpy(copy, from, 2 * LINE);
 	if (LANE_UNLIKELY(lane_reach(copy) > 2 * LINE))
 		memcpy(copy + 2 * LINE, from + 2 * LINE, 2 * LINE);
+}
+
+/* A copied slot of the small form, of which nothing special is asked. */
+static inline bool lane_is_plain(const uint8_t *copy)
+{
+	const struct slot *slot = (const void *)copy;
+
+	return !(slot->flags & ~SLOT_PROMPT) && !slot->expiry_ms;
 }
 
 /* What lane_parse() found wrong. */

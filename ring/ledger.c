@@ -6,13 +6,19 @@
  * Entries lie in a ring, by sequence. A message that is still outstanding when
  * its place is needed again (its reader works on it for minutes while thousands
  * of others pass) moves to the list of stragglers; there are at most `window` of
- * both together. In order, which is the rule, a message costs one store when it
- * is added and one look at the same line when it is acknowledged.
+ * both together.
+ *
+ * Plain messages, which are most, have no entry: what is not below `accepted`,
+ * and has neither entry nor straggler, is plain and outstanding. So one costs two
+ * increments when it is added, and a run of them a few instructions when a
+ * cumulative word passes it. A plain message gets an entry when it is settled out
+ * of order, and becomes a straggler as the others do.
  */
 #include <stdlib.h>
 
 #include <avp/ring.h>
 
+#include "ring/ledger_inline.h"
 #include "ring/slot.h"
 
 enum {
@@ -20,29 +26,6 @@ enum {
 	FREED = 0x20, /* released */
 	GONE = 0x40, /* was outstanding when its link ended */
 	STATUS = 0x0f, /* enum avp_ack once settled */
-};
-
-struct entry {
-	uint64_t sequence;
-	uint64_t cookie;
-	uint64_t state;
-};
-
-#define LATE 64 /* stragglers whose outcome is still known */
-
-struct avp_ledger {
-	uint64_t next; /* sequence that is added next */
-	uint64_t first;
-	uint64_t accepted, released; /* the peer's cumulative words */
-	uint64_t mask;
-	uint32_t window, live;
-	uint32_t stragglers;
-	avp_ledger_news *news;
-	void *arg;
-	struct entry *straggler; /* [window], in order of sequence */
-	struct entry late[LATE]; /* those that were finished last */
-	uint32_t late_count;
-	struct entry ring[];
 };
 
 int avp_ledger_new(struct avp_ledger **out, uint32_t window,
@@ -67,6 +50,7 @@ int avp_ledger_new(struct avp_ledger **out, uint32_t window,
 	l->mask = size - 1;
 	l->window = window;
 	l->first = l->next = l->accepted = l->released = first_sequence;
+	l->entries_end = first_sequence;
 	l->news = news;
 	l->arg = arg;
 	*out = l;
@@ -95,85 +79,131 @@ uint64_t avp_ledger_accepted(const struct avp_ledger *l)
 	return l->accepted;
 }
 
+static struct avp__ledger_entry *place(const struct avp_ledger *l,
+				       uint64_t sequence)
+{
+	return (struct avp__ledger_entry *)&l->ring[sequence & l->mask];
+}
+
+static struct avp__ledger_entry *find_in_ring(const struct avp_ledger *l,
+					      uint64_t sequence)
+{
+	struct avp__ledger_entry *e = place(l, sequence);
+
+	return e->sequence == sequence && e->state ? e : NULL;
+}
+
+static struct avp__ledger_entry *find(const struct avp_ledger *l,
+				      uint64_t sequence)
+{
+	struct avp__ledger_entry *e = find_in_ring(l, sequence);
+
+	for (uint32_t i = 0; !e && i < l->stragglers; i++)
+		if (l->straggler[i].sequence == sequence)
+			e = &l->straggler[i];
+	return e;
+}
+
+/* Sent, and not so long ago that its place was needed again. */
+static bool in_ring(const struct avp_ledger *l, uint64_t sequence)
+{
+	uint64_t back = l->next - sequence;
+
+	return back && back <= l->mask + 1 && back <= l->next - l->first;
+}
+
+/* Of a message in the ring without an entry: is it outstanding? */
+static bool plain_is_live(const struct avp_ledger *l, uint64_t sequence)
+{
+	return sequence - l->accepted < l->next - l->accepted && !l->drained;
+}
+
+/* The place that the next message takes. */
+static void make_place(struct avp_ledger *l)
+{
+	uint64_t old = l->next - l->mask - 1;
+	struct avp__ledger_entry *e = place(l, l->next);
+
+	if (!in_ring(l, old))
+		return;
+	if (e->sequence != old || !e->state) {
+		if (!plain_is_live(l, old))
+			return;
+		*e = (struct avp__ledger_entry){old, 0, LIVE | FREED};
+	}
+	if (e->state & LIVE)
+		l->straggler[l->stragglers++] = *e;
+	e->state = 0;
+}
+
+void avp_ledger_add_plain(struct avp_ledger *l)
+{
+	if (l->next - ledger_low(l) > l->mask)
+		make_place(l);
+	ledger_add_plain(l);
+}
+
 void avp_ledger_add(struct avp_ledger *l, uint64_t sequence, uint64_t cookie,
 		    bool lent)
 {
-	struct entry *e = &l->ring[sequence & l->mask];
-
-	if (e->state & LIVE)
-		l->straggler[l->stragglers++] = *e;
-	*e = (struct entry){sequence, cookie, lent ? LIVE : LIVE | FREED};
-	l->next = sequence + 1;
-	l->live++;
-}
-
-static struct entry *find(const struct avp_ledger *l, uint64_t sequence)
-{
-	const struct entry *e = &l->ring[sequence & l->mask];
-
-	if (e->sequence == sequence && e->state)
-		return (struct entry *)e;
-	for (uint32_t i = 0; i < l->stragglers; i++)
-		if (l->straggler[i].sequence == sequence)
-			return &l->straggler[i];
-	return NULL;
+	avp_ledger_add_plain(l);
+	*place(l, sequence) = (struct avp__ledger_entry){
+		sequence, cookie, lent ? LIVE : LIVE | FREED};
+	l->entries_end = l->next;
 }
 
 uint64_t *avp_ledger_cookie(struct avp_ledger *l, uint64_t sequence)
 {
-	struct entry *e = find(l, sequence);
+	struct avp__ledger_entry *e = find(l, sequence);
 
 	return e && e->state & LIVE && !(e->state & STATUS) ? &e->cookie : NULL;
 }
 
-static bool is_straggler(const struct avp_ledger *l, const struct entry *e)
+static bool is_straggler(const struct avp_ledger *l,
+			 const struct avp__ledger_entry *e)
 {
 	return e >= l->straggler && e < l->straggler + l->window;
 }
 
-static void finish(struct avp_ledger *l, struct entry *e)
+static void finish(struct avp_ledger *l, struct avp__ledger_entry *e)
 {
 	l->live--;
 	e->state &= ~(uint64_t)LIVE;
 	if (is_straggler(l, e)) {
-		struct entry *end = l->straggler + --l->stragglers;
+		struct avp__ledger_entry *end = l->straggler + --l->stragglers;
 
-		l->late[l->late_count++ % LATE] = *e;
+		l->late[l->late_count++ % LEDGER_LATE] = *e;
 		for (; e < end; e++)
 			*e = e[1];
 	}
 }
 
-static void settle(struct avp_ledger *l, struct entry *e, enum avp_ack status)
+static void settle(struct avp_ledger *l, struct avp__ledger_entry *e,
+		   enum avp_ack status)
 {
 	if (e->state & STATUS)
 		return;
 	e->state |= status;
-	l->news(l->arg, e->sequence, e->cookie, status);
+	l->news(l->arg, e->sequence, e->cookie, status, 1);
 	if (e->state & FREED)
 		finish(l, e);
 }
 
-static void release(struct avp_ledger *l, struct entry *e)
+static void release(struct avp_ledger *l, struct avp__ledger_entry *e)
 {
 	if (e->state & FREED)
 		return;
 	e->state |= FREED;
-	l->news(l->arg, e->sequence, e->cookie, AVP_ACK_RELEASED);
+	l->news(l->arg, e->sequence, e->cookie, AVP_ACK_RELEASED, 1);
 	if (e->state & STATUS)
 		finish(l, e);
 }
 
-/*
- * Everything from `from` to below `upto` has happened. What is older than the
- * ring can only be a straggler, so the walk is bounded by ring and stragglers,
- * whatever a peer claims.
- */
-static void sweep(struct avp_ledger *l, uint64_t from, uint64_t upto,
-		  bool released)
+static void sweep_stragglers(struct avp_ledger *l, uint64_t from, uint64_t upto,
+			     bool released)
 {
 	for (uint32_t i = 0; i < l->stragglers;) {
-		struct entry *e = &l->straggler[i];
+		struct avp__ledger_entry *e = &l->straggler[i];
 		uint32_t before = l->stragglers;
 
 		if (e->sequence - from < upto - from) {
@@ -184,18 +214,38 @@ static void sweep(struct avp_ledger *l, uint64_t from, uint64_t upto,
 		}
 		i += before == l->stragglers;
 	}
-	if (upto - from > l->mask)
-		from = upto - l->mask - 1;
-	for (; from != upto; from++) {
-		struct entry *e = &l->ring[from & l->mask];
+}
 
-		if (e->sequence != from || !(e->state & LIVE))
-			continue;
-		if (released)
+/*
+ * Everything from `from` to below `upto` has happened. What is older than the
+ * ring can only be a straggler, so the walk is bounded by ring and stragglers,
+ * whatever a peer claims.
+ */
+static void sweep(struct avp_ledger *l, uint64_t from, uint64_t upto,
+		  bool released)
+{
+	uint64_t oldest = l->next - l->mask - 1, plain = 0;
+
+	if (l->stragglers)
+		sweep_stragglers(l, from, upto, released);
+	if (l->next - from > l->mask + 1)
+		from = l->next - upto > l->mask + 1 ? upto : oldest;
+	for (; from != upto && l->next - from > l->next - l->entries_end;
+	     from++) {
+		struct avp__ledger_entry *e = find_in_ring(l, from);
+
+		if (!e)
+			plain++;
+		else if (e->state & LIVE && released)
 			release(l, e);
-		else
+		else if (e->state & LIVE)
 			settle(l, e, AVP_ACK_ACCEPTED);
 	}
+	plain += upto - from;
+	if (released || !plain)
+		return;
+	l->live -= (uint32_t)plain;
+	l->news(l->arg, upto - 1, 0, AVP_ACK_ACCEPTED, (uint32_t)plain);
 }
 
 int avp_ledger_acks(struct avp_ledger *l, uint64_t accepted, uint64_t released)
@@ -240,11 +290,19 @@ int avp_ledger_ack_one(struct avp_ledger *l, uint64_t sequence_low,
 {
 	uint64_t back = (l->next - 1 - sequence_low) & ACK_SEQUENCE_MASK;
 	uint64_t sequence = l->next - 1 - back;
-	struct entry *e;
+	struct avp__ledger_entry *e;
 
 	if (back >= l->next - l->first)
 		return AVP_POISONED;
 	e = find(l, sequence);
+	if (!e && in_ring(l, sequence) && plain_is_live(l, sequence)) {
+		if (status == AVP_ACK_RELEASED)
+			return 0;
+		e = place(l, sequence);
+		*e = (struct avp__ledger_entry){sequence, 0, LIVE | FREED};
+		if (l->next - sequence <= l->next - l->entries_end)
+			l->entries_end = sequence + 1;
+	}
 	if (!e || !(e->state & LIVE))
 		return 0; /* overtaken by a cumulative word */
 	if (status == AVP_ACK_RELEASED)
@@ -256,15 +314,19 @@ int avp_ledger_ack_one(struct avp_ledger *l, uint64_t sequence_low,
 
 int avp_ledger_status(const struct avp_ledger *l, uint64_t sequence)
 {
-	const struct entry *e = find(l, sequence);
+	const struct avp__ledger_entry *e = find(l, sequence);
 
-	for (uint32_t i = 0; !e && i < LATE; i++)
+	if (!e && in_ring(l, sequence))
+		return sequence - l->accepted < l->next - l->accepted
+			       ? 0
+			       : AVP_ACK_ACCEPTED;
+	for (uint32_t i = 0; !e && i < LEDGER_LATE; i++)
 		if (l->late[i].state && l->late[i].sequence == sequence)
 			e = &l->late[i];
 	return e ? (int)(e->state & STATUS) : AVP_UNKNOWN;
 }
 
-static void visit_one(struct avp_ledger *l, struct entry *e,
+static void visit_one(struct avp_ledger *l, struct avp__ledger_entry *e,
 		      avp_ledger_visit *visit, void *arg)
 {
 	visit(arg, e->sequence, e->cookie, e->state & STATUS,
@@ -278,14 +340,21 @@ void avp_ledger_drain(struct avp_ledger *l, avp_ledger_visit *visit, void *arg)
 {
 	uint64_t count = l->next - l->first, at;
 
+	if (l->drained)
+		return;
 	for (uint32_t i = 0; i < l->stragglers; i++)
 		if (l->straggler[i].state & LIVE)
 			visit_one(l, &l->straggler[i], visit, arg);
 	at = l->next - (count < l->mask + 1 ? count : l->mask + 1);
 	for (; at != l->next; at++) {
-		struct entry *e = &l->ring[at & l->mask];
+		struct avp__ledger_entry *e = find_in_ring(l, at);
 
-		if (e->state & LIVE && e->sequence == at)
+		if (e && e->state & LIVE) {
 			visit_one(l, e, visit, arg);
+		} else if (!e && plain_is_live(l, at)) {
+			visit(arg, at, 0, false, true);
+			l->live--;
+		}
 	}
+	l->drained = true;
 }

@@ -227,11 +227,13 @@ struct avp_ledger;
 /*
  * Called when a message is settled (status one of AVP_ACK_ACCEPTED, _REJECTED,
  * _EXPIRED) and when it is released (AVP_ACK_RELEASED), each once, in the order
- * in which the news come. cookie is what avp_ledger_add() was given. It must not
- * call the ledger.
+ * in which the news come. cookie is what avp_ledger_add() was given, 0 for plain
+ * messages. Those that a cumulative word settles are told at once: `count` of
+ * them, sequence is then no one's in particular. For all others count is 1. It
+ * must not call the ledger.
  */
 typedef void avp_ledger_news(void *arg, uint64_t sequence, uint64_t cookie,
-			     enum avp_ack status);
+			     enum avp_ack status, uint32_t count);
 
 /* window as the lane's, and its first sequence. AVP_USAGE, AVP_NO_MEMORY. */
 int avp_ledger_new(struct avp_ledger **ledger, uint32_t window,
@@ -252,6 +254,9 @@ uint64_t avp_ledger_accepted(const struct avp_ledger *ledger);
  */
 void avp_ledger_add(struct avp_ledger *ledger, uint64_t sequence,
 		    uint64_t cookie, bool lent);
+
+/* The same for a message that is not lent and has no cookie: much cheaper. */
+void avp_ledger_add_plain(struct avp_ledger *ledger);
 
 /*
  * Where the cookie of a message is kept that is not settled yet, to be replaced;

@@ -96,11 +96,12 @@ static void ring_if_due(struct lane_peer *p)
 /* ---- sending -------------------------------------------------------------------- */
 
 static void news(void *arg, uint64_t sequence, uint64_t cookie,
-		 enum avp_ack status)
+		 enum avp_ack status, uint32_t count)
 {
 	struct lane_peer *p = arg;
 	enum avp_ack want = sequence % 7 ? AVP_ACK_ACCEPTED : AVP_ACK_REJECTED;
 
+	(void)count;
 	if (status == AVP_ACK_RELEASED)
 		p->free_block[p->free_blocks++] = (uint32_t)cookie;
 	else if (status != want)

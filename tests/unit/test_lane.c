@@ -418,9 +418,9 @@ static void what_rode_along_is_still_flushed(void)
 }
 
 static void ignore(void *arg, uint64_t sequence, uint64_t cookie,
-		   enum avp_ack status)
+		   enum avp_ack status, uint32_t count)
 {
-	(void)arg, (void)sequence, (void)cookie, (void)status;
+	(void)arg, (void)sequence, (void)cookie, (void)status, (void)count;
 }
 
 /* Sends one and takes it at the other end, who answers by what it sends next. */

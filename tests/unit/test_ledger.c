@@ -20,16 +20,22 @@ struct recorder {
 	uint8_t settled[SPAN], released[SPAN];
 	uint64_t cookie_errors, twice;
 	uint64_t news;
+	uint64_t
+		plain[AVP_ACK_RELEASED + 1]; /* news of plain ones, by status */
 };
 
 static struct recorder rec;
 
 static void record(void *arg, uint64_t sequence, uint64_t cookie,
-		   enum avp_ack status)
+		   enum avp_ack status, uint32_t count)
 {
 	struct recorder *r = arg;
 	uint8_t *at = status == AVP_ACK_RELEASED ? r->released : r->settled;
 
+	if (!cookie) {
+		r->plain[status] += count;
+		return;
+	}
 	r->news++;
 	r->cookie_errors += cookie != sequence * 3;
 	at += (sequence - r->first) % SPAN;
@@ -301,7 +307,7 @@ static void window_of_stragglers(void)
 	close_ledger(l);
 }
 
-/* ---- the end of a link ---------------------------------------------------------------- */
+/* ---- what is left ----------------------------------------------------------------- */
 
 struct visited {
 	uint64_t last, count, settled, released, wrong;
@@ -318,6 +324,103 @@ static void visit(void *arg, uint64_t sequence, uint64_t cookie, bool settled,
 	v->settled += settled;
 	v->released += released;
 }
+
+/* ---- plain messages ------------------------------------------------------------- */
+
+static void plain_ones(void)
+{
+	const uint64_t f = UINT32_MAX - 3;
+	struct avp_ledger *l = open_ledger(16, f);
+
+	for (int i = 0; i < 8; i++)
+		avp_ledger_add_plain(l);
+	add(l, f + 8, true);
+	avp_ledger_add_plain(l);
+	CU_ASSERT_EQUAL(avp_ledger_outstanding(l), 10);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, f + 3), 0);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, f + 10), AVP_UNKNOWN);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, f - 1), AVP_UNKNOWN);
+	/* Out of order; said again; released, which they are anyway. */
+	CU_ASSERT_EQUAL(avp_ledger_ack_one(l, f + 3, AVP_ACK_REJECTED), 0);
+	CU_ASSERT_EQUAL(avp_ledger_ack_one(l, f + 3, AVP_ACK_ACCEPTED), 0);
+	CU_ASSERT_EQUAL(avp_ledger_ack_one(l, f + 4, AVP_ACK_RELEASED), 0);
+	CU_ASSERT_EQUAL(avp_ledger_outstanding(l), 9);
+	/* A word over some of them, then over all. */
+	CU_ASSERT_EQUAL(avp_ledger_acks(l, f + 5, f), 0);
+	CU_ASSERT_EQUAL(rec.plain[AVP_ACK_ACCEPTED], 4);
+	CU_ASSERT_EQUAL(avp_ledger_ack_one(l, f + 2, AVP_ACK_REJECTED), 0);
+	CU_ASSERT_EQUAL(avp_ledger_acks(l, f + 10, f + 10), 0);
+	CU_ASSERT_EQUAL(rec.plain[AVP_ACK_ACCEPTED], 8);
+	CU_ASSERT_EQUAL(rec.plain[AVP_ACK_REJECTED], 1);
+	CU_ASSERT_EQUAL(rec.plain[AVP_ACK_RELEASED], 0);
+	CU_ASSERT_EQUAL(avp_ledger_outstanding(l), 0);
+	CU_ASSERT_EQUAL(rec.news, 2); /* of f + 8 */
+	CU_ASSERT_EQUAL(avp_ledger_status(l, f + 3), AVP_ACK_REJECTED);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, f + 2), AVP_ACK_ACCEPTED);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, f + 9), AVP_ACK_ACCEPTED);
+	for (int i = 0; i < 16; i++)
+		avp_ledger_add_plain(l);
+	CU_ASSERT_FALSE(avp_ledger_has_room(l));
+	CU_ASSERT_EQUAL(avp_ledger_acks(l, f + 27, f), AVP_POISONED);
+	CU_ASSERT_EQUAL(avp_ledger_acks(l, f + 26, f), 0);
+	CU_ASSERT_TRUE(avp_ledger_has_room(l));
+	close_ledger(l);
+}
+
+/* A plain message that is held while others, plain and lent, pass. */
+static void plain_stragglers(void)
+{
+	struct avp_ledger *l = open_ledger(16, 1);
+	struct visited v = {0};
+
+	for (uint64_t s = 1; s < 500; s++) {
+		if (s % 3)
+			avp_ledger_add_plain(l);
+		else
+			add(l, s, true);
+		if (s == 7 || s == 100 || s == 101)
+			continue;
+		avp_ledger_ack_one(l, s, AVP_ACK_ACCEPTED);
+		avp_ledger_ack_one(l, s, AVP_ACK_RELEASED);
+	}
+	CU_ASSERT_EQUAL(avp_ledger_outstanding(l), 3);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 7), 0);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 100), 0);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 8), AVP_UNKNOWN);
+	CU_ASSERT_EQUAL(avp_ledger_ack_one(l, 100, AVP_ACK_EXPIRED), 0);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 100), AVP_ACK_EXPIRED);
+	CU_ASSERT_EQUAL(rec.plain[AVP_ACK_EXPIRED], 1);
+	CU_ASSERT_EQUAL(avp_ledger_acks(l, 8, 8), 0);
+	CU_ASSERT_EQUAL(avp_ledger_outstanding(l), 1);
+	avp_ledger_drain(l, visit, &v);
+	CU_ASSERT_EQUAL(v.count, 1);
+	CU_ASSERT_EQUAL(avp_ledger_outstanding(l), 0);
+	close_ledger(l);
+}
+
+/* What was outstanding stays so to whoever asks; what was accepted too. */
+static void drained_plain_ones(void)
+{
+	struct avp_ledger *l = open_ledger(16, 1);
+	struct visited v = {0};
+
+	for (uint64_t s = 1; s <= 10; s++)
+		avp_ledger_add_plain(l);
+	avp_ledger_ack_one(l, 8, AVP_ACK_REJECTED);
+	avp_ledger_acks(l, 5, 5);
+	avp_ledger_drain(l, visit, &v);
+	CU_ASSERT_EQUAL(v.count, 5); /* 5, 6, 7, 9, 10 */
+	CU_ASSERT_EQUAL(v.settled, 0);
+	CU_ASSERT_EQUAL(v.released, 5);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 4), AVP_ACK_ACCEPTED);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 5), 0);
+	CU_ASSERT_EQUAL(avp_ledger_status(l, 8), AVP_ACK_REJECTED);
+	avp_ledger_drain(l, visit, &v);
+	CU_ASSERT_EQUAL(v.count, 5);
+	close_ledger(l);
+}
+
+/* ---- the end of a link ---------------------------------------------------------------- */
 
 static void drain(void)
 {
@@ -361,7 +464,8 @@ struct model {
 	struct avp_lane_rx rx, acks; /* the reader's view; the sender's */
 	struct avp_ledger *ledger;
 	uint64_t first, sent, accept_head, release_head, most_unread;
-	uint8_t lent[SPAN], accepted[SPAN], released[SPAN]; /* by the reader */
+	uint8_t lent[SPAN], plain[SPAN];
+	uint8_t accepted[SPAN], released[SPAN]; /* by the reader */
 };
 
 static struct model m;
@@ -369,12 +473,16 @@ static struct model m;
 static void send_one(void)
 {
 	struct avp_slot_put put = {0};
-	bool lent = rand() & 1;
+	bool lent = rand() & 1, plain = !lent && rand() % 4;
 
 	if (!avp_ledger_has_room(m.ledger) || avp_lane_put(&m.tx, &put, false))
 		return;
 	m.lent[m.sent - m.first] = lent;
-	avp_ledger_add(m.ledger, m.sent, m.sent * 3, lent);
+	m.plain[m.sent - m.first] = plain;
+	if (plain)
+		avp_ledger_add_plain(m.ledger);
+	else
+		avp_ledger_add(m.ledger, m.sent, m.sent * 3, lent);
 	m.sent++;
 }
 
@@ -450,13 +558,21 @@ static int look(void)
 /* After a look, the ledger knows what the reader has said. */
 static uint64_t differences(void)
 {
-	uint64_t wrong = 0, live = 0;
+	uint64_t wrong = 0, live = 0, plain[AVP_ACK_RELEASED + 1] = {0};
 
 	for (uint64_t i = 0; i < m.sent - m.first; i++) {
-		wrong += rec.settled[i] != m.accepted[i];
+		if (!m.plain[i])
+			wrong += rec.settled[i] != m.accepted[i];
+		else if (m.accepted[i])
+			plain[m.accepted[i]]++;
+		if (m.sent - m.first - i <= 2 * WINDOW)
+			wrong += avp_ledger_status(m.ledger, m.first + i) !=
+				 m.accepted[i];
 		wrong += m.lent[i] && rec.released[i] != m.released[i];
 		live += !m.accepted[i] || (m.lent[i] && !m.released[i]);
 	}
+	for (unsigned s = AVP_ACK_ACCEPTED; s <= AVP_ACK_EXPIRED; s++)
+		wrong += plain[s] != rec.plain[s];
 	return wrong + (live != avp_ledger_outstanding(m.ledger));
 }
 
@@ -533,6 +649,9 @@ int main(void)
 		TEST(over_boundaries),
 		TEST(stragglers),
 		TEST(window_of_stragglers),
+		TEST(plain_ones),
+		TEST(plain_stragglers),
+		TEST(drained_plain_ones),
 		TEST(drain),
 		TEST(random_acks),
 		{0},
