@@ -264,9 +264,10 @@ SOAK_WAKES    ?= 1000000
 soak: $(B)/tests/integration/test_soak
 	@SOAK_MESSAGES=$(SOAK_MESSAGES) SOAK_WAKES=$(SOAK_WAKES) $<
 
+DEMOS := $(B)/demo/planner_solver $(B)/demo/leader_team
 demo: setup
-	@$(MAKE) --no-print-directory all $(B)/demo/planner_solver
-	@tests/demo/run $(B)/demo/planner_solver
+	@$(MAKE) --no-print-directory all $(DEMOS)
+	@tests/demo/run $(DEMOS)
 
 bench: setup
 	@$(MAKE) --no-print-directory all
