@@ -7,62 +7,25 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <avp/ahp.h>
 
-#include "tests/vectors.h"
+#include "tests/tool.h"
 
-extern char **environ;
-
-static char avpctl[4096]; /* beside this program's build */
 static char agents[4096]; /* the directory of the namespace */
 
 #define SECONDS 20.0 /* until a condition counts as never to come */
 
 /* ---- files ------------------------------------------------------------------ */
 
-static const char *path(const char *name)
-{
-	static char buf[16][4096];
-	static int i;
-
-	i = (i + 1) % 16;
-	snprintf(buf[i], sizeof(buf[i]), "%s/%s", test_dir(), name);
-	return buf[i];
-}
-
-static void save(const char *name, const void *data, size_t len)
-{
-	FILE *f = fopen(path(name), "wb");
-
-	CU_ASSERT_FATAL(f != NULL);
-	CU_ASSERT_EQUAL(fwrite(data, 1, len, f), len);
-	fclose(f);
-}
-
-static struct bytes load(const char *name)
-{
-	static char data[4 << 20];
-	FILE *f = fopen(path(name), "rb");
-	size_t n;
-
-	CU_ASSERT_FATAL(f != NULL);
-	n = fread(data, 1, sizeof(data), f);
-	fclose(f);
-	return bytes_copy(data, n);
-}
-
 static bool same_files(const char *a, const char *b)
 {
-	struct bytes x = load(a), y = load(b);
+	struct bytes x = tool_load(a), y = tool_load(b);
 	bool same = x.len == y.len && !memcmp(x.data, y.data, x.len);
 
 	bytes_free(&x);
@@ -87,75 +50,8 @@ static bool no_names(void)
 
 /* ---- processes --------------------------------------------------------------- */
 
-/* Starts avpctl; its outputs go to NAME.out, or fd if that is not -1, and .err. */
-static pid_t start_list(const char *name, int fd, va_list words)
-{
-	posix_spawn_file_actions_t files;
-	char *argv[32] = {avpctl}, file[256];
-	pid_t pid = -1;
-	int n = 1;
-
-	while (n < 31 && (argv[n] = va_arg(words, char *)))
-		n++;
-	posix_spawn_file_actions_init(&files);
-	snprintf(file, sizeof(file), "%s.out", name);
-	if (fd < 0)
-		posix_spawn_file_actions_addopen(&files, 1, path(file),
-						 O_CREAT | O_WRONLY | O_TRUNC,
-						 0600);
-	else
-		posix_spawn_file_actions_adddup2(&files, fd, 1);
-	snprintf(file, sizeof(file), "%s.err", name);
-	posix_spawn_file_actions_addopen(&files, 2, path(file),
-					 O_CREAT | O_WRONLY | O_TRUNC, 0600);
-	CU_ASSERT_FATAL(
-		posix_spawn(&pid, avpctl, &files, NULL, argv, environ) == 0);
-	posix_spawn_file_actions_destroy(&files);
-	return pid;
-}
-
-static pid_t start(const char *name, ...)
-{
-	va_list words;
-	pid_t pid;
-
-	va_start(words, name);
-	pid = start_list(name, -1, words);
-	va_end(words);
-	return pid;
-}
-
-static pid_t start_into(int fd, const char *name, ...)
-{
-	va_list words;
-	pid_t pid;
-
-	va_start(words, name);
-	pid = start_list(name, fd, words);
-	va_end(words);
-	return pid;
-}
-
-/* Its exit status; -1 when a signal ended it. */
-static int finish(pid_t pid)
-{
-	int status = 0;
-
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static int run(const char *name, ...)
-{
-	va_list words;
-	pid_t pid;
-
-	va_start(words, name);
-	pid = start_list(name, -1, words);
-	va_end(words);
-	return finish(pid);
-}
+/* Runs avpctl; its outputs are NAME.out and NAME.err. */
+#define RUN(name, ...) tool_finish(TOOL_START(name, __VA_ARGS__))
 
 static bool is_there(void *file)
 {
@@ -179,7 +75,7 @@ struct lines {
 static bool has_lines(void *arg)
 {
 	const struct lines *l = arg;
-	struct bytes b = load(l->file);
+	struct bytes b = tool_load(l->file);
 	int n = 0;
 
 	for (size_t i = 0; i < b.len; i++)
@@ -198,8 +94,8 @@ static void await_lines(const char *file, int wanted)
 static pid_t start_receiver(const char *id, const char *option,
 			    const char *value)
 {
-	pid_t pid = start(id, "recv", "--as", id, "--timeout", "60", option,
-			  value, NULL);
+	pid_t pid = TOOL_START(id, "recv", "--as", id, "--timeout", "60",
+			       option, value);
 
 	await_agent(id);
 	return pid;
@@ -207,32 +103,23 @@ static pid_t start_receiver(const char *id, const char *option,
 
 /* ---- outputs ----------------------------------------------------------------- */
 
-/* The one line on stderr begins so. */
 static void complained(const char *name, const char *beginning)
 {
-	char file[256];
-	struct bytes err;
-
-	snprintf(file, sizeof(file), "%s.err", name);
-	err = load(file);
-	CU_ASSERT(err.len > strlen(beginning) &&
-		  !memcmp(err.data, beginning, strlen(beginning)));
-	CU_ASSERT(memchr(err.data, '\n', err.len) == err.data + err.len - 1);
-	bytes_free(&err);
+	CU_ASSERT(tool_complained(name, beginning));
 }
 
 static bool silent(const char *file)
 {
 	struct stat st;
 
-	return !stat(path(file), &st) && !st.st_size;
+	return !stat(tool_path(file), &st) && !st.st_size;
 }
 
 /* The nth line of a file, from 0 on, as JSON. */
 static struct avp_json_doc *line(const char *file, int n)
 {
 	struct avp_json_doc *doc = NULL;
-	struct bytes b = load(file);
+	struct bytes b = tool_load(file);
 	const char *p = (const char *)b.data, *end = p + b.len, *newline;
 
 	while ((newline = memchr(p, '\n', (size_t)(end - p))) && n--)
@@ -264,7 +151,7 @@ static void ls_shows_who_is_there(void)
 	const struct avp_json *first;
 	struct avp_json_doc *doc;
 
-	CU_ASSERT_EQUAL(run("ls", "ls", "--json", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("ls", "ls", "--json"), 0);
 	doc = line("ls.out", 0);
 	first = avp_json_first(avp_json_get(avp_json_root(doc), "agents"));
 	CU_ASSERT(case_is(first, "id", "solver"));
@@ -277,15 +164,15 @@ static void ls_shows_who_is_there(void)
 		  avp_json_get(first, "links"));
 	CU_ASSERT_PTR_NULL(avp_json_next(first));
 	avp_json_free(doc);
-	CU_ASSERT_EQUAL(run("ls", "ls", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("ls", "ls"), 0);
 	await_lines("ls.out", 2);
 	kill(solver, SIGTERM);
-	CU_ASSERT_EQUAL(finish(solver), 0);
-	CU_ASSERT_EQUAL(run("ls", "ls", "--json", NULL), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
+	CU_ASSERT_EQUAL(RUN("ls", "ls", "--json"), 0);
 	doc = line("ls.out", 0);
 	CU_ASSERT(reads(avp_json_root(doc), "{\"agents\":[]}"));
 	avp_json_free(doc);
-	CU_ASSERT_EQUAL(run("ls", "ls", "--json", "--namespace", "x", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("ls", "ls", "--json", "--namespace", "x"), 0);
 	CU_ASSERT(no_names());
 }
 
@@ -296,16 +183,16 @@ static void ls_removes_what_the_killed_left(void)
 	struct avp_json_doc *doc;
 
 	kill(solver, SIGKILL);
-	CU_ASSERT_EQUAL(finish(solver), -1);
+	CU_ASSERT_EQUAL(tool_finish(solver), -SIGKILL);
 	CU_ASSERT_FALSE(no_names());
-	CU_ASSERT_EQUAL(run("ls", "ls", "--json", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("ls", "ls", "--json"), 0);
 	doc = line("ls.out", 0);
 	CU_ASSERT(case_is(
 		avp_json_first(avp_json_get(avp_json_root(doc), "agents")),
 		"state", "dead"));
 	avp_json_free(doc);
 	CU_ASSERT(no_names());
-	CU_ASSERT_EQUAL(run("ls", "ls", "--json", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("ls", "ls", "--json"), 0);
 	doc = line("ls.out", 0);
 	CU_ASSERT(reads(avp_json_root(doc), "{\"agents\":[]}"));
 	avp_json_free(doc);
@@ -327,11 +214,10 @@ static void json_arrives_as_it_was(void)
 	const struct avp_json *m, *v;
 	struct ahp_time time;
 
-	CU_ASSERT_EQUAL(run("send", "send", "solver", "--json", text, "--task",
-			    "t 1", "--session", "s1", "--method", "PROGRESS",
-			    NULL),
+	CU_ASSERT_EQUAL(RUN("send", "send", "solver", "--json", text, "--task",
+			    "t 1", "--session", "s1", "--method", "PROGRESS"),
 			0);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 	got = line("solver.out", 0);
 	answer = line("send.out", 0);
 	m = avp_json_root(got);
@@ -377,7 +263,7 @@ static void implied_ids(void)
 	for (int i = 0; i < 2; i++)
 		CU_ASSERT_EQUAL(
 			ahp_send(planner, &out, AHP_FOREVER, NULL, NULL), 0);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 	ahp_agent_close(planner);
 	a = line("solver.out", 0);
 	b = line("solver.out", 1);
@@ -397,11 +283,11 @@ static void check_frame(const char *sent, int number)
 	struct avp_buf text = {0};
 	char name[64];
 
-	CU_ASSERT_EQUAL(run("send", "send", "solver", "--frame", path(sent),
-			    "--wait-ack", NULL),
+	CU_ASSERT_EQUAL(RUN("send", "send", "solver", "--frame",
+			    tool_path(sent), "--wait-ack"),
 			0);
 	await_lines("solver.out", number);
-	CU_ASSERT_EQUAL(run("decode", "frame", "decode", path(sent), NULL), 0);
+	CU_ASSERT_EQUAL(RUN("decode", "frame", "decode", tool_path(sent)), 0);
 	got = line("solver.out", number - 1);
 	decoded = line("decode.out", 0);
 	CU_ASSERT_EQUAL(
@@ -411,7 +297,7 @@ static void check_frame(const char *sent, int number)
 	CU_ASSERT(reads(avp_json_get(avp_json_root(got), "payload"), "{}"));
 	avp_buf_fini(&text);
 	snprintf(name, sizeof(name), "files/message-%06d.avp", number + 1);
-	CU_ASSERT(case_is(avp_json_root(got), "file", path(name)));
+	CU_ASSERT(case_is(avp_json_root(got), "file", tool_path(name)));
 	avp_json_free(got);
 	avp_json_free(decoded);
 }
@@ -425,18 +311,18 @@ static void frames_arrive_as_they_were(void)
 
 	for (size_t i = 0; i < sizeof(payload); i++)
 		payload[i] = (uint8_t)(i * i >> 7);
-	save("payload", payload, sizeof(payload));
-	save("meta", meta, sizeof(meta) - 1);
-	run("encode", "frame", "encode", "--metadata", path("meta"),
-	    "--payload", path("payload"), "-o", path("plain"), NULL);
-	run("encode", "frame", "encode", "--metadata", path("meta"),
-	    "--payload", path("payload"), "-o", path("zstd"), "--compression",
-	    "fast", "--dialect", "0.4", NULL);
-	save("short", "AV\1\0\0\0\0\0\0\0\0\0", 12);
+	tool_save("payload", payload, sizeof(payload));
+	tool_save("meta", meta, sizeof(meta) - 1);
+	RUN("encode", "frame", "encode", "--metadata", tool_path("meta"),
+	    "--payload", tool_path("payload"), "-o", tool_path("plain"));
+	RUN("encode", "frame", "encode", "--metadata", tool_path("meta"),
+	    "--payload", tool_path("payload"), "-o", tool_path("zstd"),
+	    "--compression", "fast", "--dialect", "0.4");
+	tool_save("short", "AV\1\0\0\0\0\0\0\0\0\0", 12);
 	/* Whatever is there already is left alone. */
-	CU_ASSERT_EQUAL(mkdir(path("files"), 0700), 0);
-	save("files/message-000001.avp", "mine", 4);
-	solver = start_receiver("solver", "--out", path("files"));
+	CU_ASSERT_EQUAL(mkdir(tool_path("files"), 0700), 0);
+	tool_save("files/message-000001.avp", "mine", 4);
+	solver = start_receiver("solver", "--out", tool_path("files"));
 	check_frame("plain", 1);
 	check_frame("zstd", 2);
 	check_frame("short", 3);
@@ -444,8 +330,8 @@ static void frames_arrive_as_they_were(void)
 	CU_ASSERT(same_files("zstd", "files/message-000003.avp"));
 	CU_ASSERT(same_files("short", "files/message-000004.avp"));
 	kill(solver, SIGINT);
-	CU_ASSERT_EQUAL(finish(solver), 0);
-	save("meta", "mine", 4);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
+	tool_save("meta", "mine", 4);
 	CU_ASSERT(same_files("meta", "files/message-000001.avp"));
 	CU_ASSERT(no_names());
 }
@@ -479,14 +365,16 @@ static int ack_while_stuck(const char *option)
 
 	CU_ASSERT_FATAL(pipe2(fd, O_CLOEXEC) == 0);
 	fill_pipe(fd[1]);
-	solver = start_into(fd[1], "solver", "recv", "--as", "solver",
-			    "--count", "1", option, NULL);
+	solver = tool_start_list("solver", fd[1],
+				 (const char *const[]){"recv", "--as", "solver",
+						       "--count", "1", option,
+						       NULL});
 	close(fd[1]);
 	await_agent("solver");
-	status = run("send", "send", "solver", "--json", "{}", "--wait-ack",
-		     "--timeout", "0.5", NULL);
+	status = RUN("send", "send", "solver", "--json", "{}", "--wait-ack",
+		     "--timeout", "0.5");
 	drain_pipe(fd[0]);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 	close(fd[0]);
 	return status;
 }
@@ -542,19 +430,20 @@ static void bad_bodies_are_shown_and_rejected(void)
 	CU_ASSERT_EQUAL(ahp_wait(planner, &receipt, AHP_FOREVER), 0);
 	ahp_agent_close(planner);
 	kill(solver, SIGTERM);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 }
 
 /* Answers a waiting send with a second one, as two scripts would. */
 static void answer_task(const char *option, const char *body)
 {
 	pid_t solver = start_receiver("solver", "--count", "1");
-	pid_t asking = start("ask", "send", "solver", "--json", "{\"q\":1}",
-			     "--wait-result", "--timeout", "30", NULL);
+	pid_t asking =
+		TOOL_START("ask", "send", "solver", "--json", "{\"q\":1}",
+			   "--wait-result", "--timeout", "30");
 	struct avp_json_doc *doc;
 	char agent[128], task[128];
 
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 	doc = line("solver.out", 0);
 	snprintf(agent, sizeof(agent), "%s",
 		 case_str(avp_json_root(doc), "agent_id").data);
@@ -563,18 +452,18 @@ static void answer_task(const char *option, const char *body)
 	CU_ASSERT_EQUAL(strlen(task), 36);
 	avp_json_free(doc);
 	/* Neither another task's result nor another method ends the wait. */
-	CU_ASSERT_EQUAL(run("send", "send", agent, "--method", "RESULT",
+	CU_ASSERT_EQUAL(RUN("send", "send", agent, "--method", "RESULT",
 			    "--task", "other", "--json", "{\"x\":1}",
-			    "--wait-ack", NULL),
+			    "--wait-ack"),
 			0);
-	CU_ASSERT_EQUAL(run("send", "send", agent, "--method", "PROGRESS",
-			    "--task", task, "--json", "{\"x\":2}", "--wait-ack",
-			    NULL),
+	CU_ASSERT_EQUAL(RUN("send", "send", agent, "--method", "PROGRESS",
+			    "--task", task, "--json", "{\"x\":2}",
+			    "--wait-ack"),
 			0);
-	CU_ASSERT_EQUAL(run("send", "send", agent, "--method", "RESULT",
-			    "--task", task, option, body, "--wait-ack", NULL),
+	CU_ASSERT_EQUAL(RUN("send", "send", agent, "--method", "RESULT",
+			    "--task", task, option, body, "--wait-ack"),
 			0);
-	CU_ASSERT_EQUAL(finish(asking), 0);
+	CU_ASSERT_EQUAL(tool_finish(asking), 0);
 }
 
 static void results_are_waited_for(void)
@@ -588,8 +477,8 @@ static void results_are_waited_for(void)
 	CU_ASSERT(case_is(avp_json_root(doc), "status", "accepted"));
 	CU_ASSERT(reads(avp_json_get(avp_json_root(doc), "result"), result));
 	avp_json_free(doc);
-	save("short", "AV\1\0\0\0\0\0\0\0\0\0", 12);
-	answer_task("--frame", path("short"));
+	tool_save("short", "AV\1\0\0\0\0\0\0\0\0\0", 12);
+	answer_task("--frame", tool_path("short"));
 	doc = line("ask.out", 0);
 	CU_ASSERT_EQUAL(case_int(avp_json_get(avp_json_root(doc), "result"),
 				 "raw_size"),
@@ -604,26 +493,26 @@ static void times_run_out(void)
 {
 	pid_t solver;
 
-	CU_ASSERT_EQUAL(
-		run("recv", "recv", "--as", "r", "--timeout", "0.05", NULL), 0);
-	CU_ASSERT_EQUAL(run("recv", "recv", "--as", "r", "--timeout", "0.05",
-			    "--count", "1", NULL),
+	CU_ASSERT_EQUAL(RUN("recv", "recv", "--as", "r", "--timeout", "0.05"),
+			0);
+	CU_ASSERT_EQUAL(RUN("recv", "recv", "--as", "r", "--timeout", "0.05",
+			    "--count", "1"),
 			1);
 	complained("recv", "avpctl: recv: TIMEOUT: 0 of 1 messages");
 	solver = start_receiver("solver", NULL, NULL);
-	CU_ASSERT_EQUAL(run("send", "send", "solver", "--json", "{}",
-			    "--wait-result", "--timeout", "0.2", NULL),
+	CU_ASSERT_EQUAL(RUN("send", "send", "solver", "--json", "{}",
+			    "--wait-result", "--timeout", "0.2"),
 			1);
 	complained("send", "avpctl: send: TIMEOUT: no RESULT of task ");
 	/* One that is stopped does not answer a connection. */
 	kill(solver, SIGSTOP);
-	CU_ASSERT_EQUAL(run("send", "send", "solver", "--json", "{}",
-			    "--timeout", "0.2", NULL),
+	CU_ASSERT_EQUAL(RUN("send", "send", "solver", "--json", "{}",
+			    "--timeout", "0.2"),
 			1);
 	complained("send", "avpctl: send: TIMEOUT: solver ");
 	kill(solver, SIGCONT);
 	kill(solver, SIGTERM);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 	CU_ASSERT(no_names());
 }
 
@@ -634,20 +523,20 @@ static void signals_end_it_cleanly(void)
 
 	for (size_t i = 0; i < 3; i++) {
 		solver = start_receiver("solver", "--count", "2");
-		CU_ASSERT_EQUAL(
-			run("send", "send", "solver", "--json", "{}", NULL), 0);
+		CU_ASSERT_EQUAL(RUN("send", "send", "solver", "--json", "{}"),
+				0);
 		await_lines("solver.out", 1);
 		kill(solver, signals[i]);
-		CU_ASSERT_EQUAL(finish(solver), 1);
+		CU_ASSERT_EQUAL(tool_finish(solver), 1);
 		complained("solver", "avpctl: recv: TIMEOUT: ended by signal ");
 		CU_ASSERT(no_names());
 	}
 	solver = start_receiver("solver", "--count", "1");
-	asking = start("ask", "send", "solver", "--json", "{}", "--wait-result",
-		       NULL);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	asking = TOOL_START("ask", "send", "solver", "--json", "{}",
+			    "--wait-result");
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 	kill(asking, SIGINT);
-	CU_ASSERT_EQUAL(finish(asking), 1);
+	CU_ASSERT_EQUAL(tool_finish(asking), 1);
 	complained("ask", "avpctl: send: TIMEOUT: ended by signal ");
 	CU_ASSERT(no_names());
 }
@@ -656,12 +545,11 @@ static void a_name_is_held_once(void)
 {
 	pid_t solver = start_receiver("solver", "--count", "1");
 
-	CU_ASSERT_EQUAL(run("recv", "recv", "--as", "solver", NULL), 3);
+	CU_ASSERT_EQUAL(RUN("recv", "recv", "--as", "solver"), 3);
 	complained("recv", "avpctl: recv: PERMISSION: ");
-	CU_ASSERT_EQUAL(run("send", "send", "solver", "--json", "{}",
-			    "--wait-ack", NULL),
-			0);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(
+		RUN("send", "send", "solver", "--json", "{}", "--wait-ack"), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 }
 
 struct refusal {
@@ -720,8 +608,8 @@ static void refusals_have_codes_and_statuses(void)
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		const char *const *w = all[i].words;
-		int status = run("refused", w[0], w[1], w[2], w[3], w[4], w[5],
-				 w[6], NULL);
+		int status = RUN("refused", w[0], w[1], w[2], w[3], w[4], w[5],
+				 w[6]);
 
 		if (status != all[i].status)
 			printf("  refusal %zu: status %d\n", i, status);
@@ -742,7 +630,7 @@ static bool three_received(void *arg)
 	bool three;
 
 	(void)arg;
-	CU_ASSERT_EQUAL_FATAL(run("stat", "stat", "solver", NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(RUN("stat", "stat", "solver"), 0);
 	doc = line("stat.out", 0);
 	three = case_int(avp_json_root(doc), "received") == 3;
 	avp_json_free(doc);
@@ -760,8 +648,8 @@ static void counters_are_shown(void)
 	struct avp_json_doc *doc;
 
 	for (int i = 0; i < 3; i++)
-		CU_ASSERT_EQUAL(run("send", "send", "solver", "--json", "{}",
-				    "--wait-ack", NULL),
+		CU_ASSERT_EQUAL(RUN("send", "send", "solver", "--json", "{}",
+				    "--wait-ack"),
 				0);
 	CU_ASSERT(test_wait(three_received, NULL, SECONDS));
 	doc = line("stat.out", 0);
@@ -771,19 +659,18 @@ static void counters_are_shown(void)
 				AVP_JSON_INT);
 	CU_ASSERT_EQUAL(case_int(avp_json_root(doc), "bytes_received"), 6);
 	avp_json_free(doc);
-	CU_ASSERT_EQUAL(run("top", "top", "--json", "--count", "2",
-			    "--interval", "0.1", NULL),
+	CU_ASSERT_EQUAL(RUN("top", "top", "--json", "--count", "2",
+			    "--interval", "0.1"),
 			0);
 	doc = line("top.out", 1);
 	CU_ASSERT(case_is(
 		avp_json_first(avp_json_get(avp_json_root(doc), "agents")),
 		"id", "solver"));
 	avp_json_free(doc);
-	CU_ASSERT_EQUAL(
-		run("top", "top", "--count", "1", "--interval", "0.1", NULL),
-		0);
+	CU_ASSERT_EQUAL(RUN("top", "top", "--count", "1", "--interval", "0.1"),
+			0);
 	kill(solver, SIGTERM);
-	CU_ASSERT_EQUAL(finish(solver), 0);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
 }
 
 static void doctor_finds(void)
@@ -795,7 +682,7 @@ static void doctor_finds(void)
 	struct avp_json_doc *doc;
 	const struct avp_json *f;
 
-	CU_ASSERT_EQUAL(run("doctor", "doctor", "--json", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("doctor", "doctor", "--json"), 0);
 	doc = line("doctor.out", 0);
 	f = avp_json_first(avp_json_get(avp_json_root(doc), "findings"));
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
@@ -809,7 +696,7 @@ static void doctor_finds(void)
 	}
 	CU_ASSERT_PTR_NULL(f);
 	avp_json_free(doc);
-	CU_ASSERT_EQUAL(run("doctor", "doctor", NULL), 0);
+	CU_ASSERT_EQUAL(RUN("doctor", "doctor"), 0);
 	CU_ASSERT(no_names());
 }
 
@@ -832,15 +719,12 @@ int main(int argc, char **argv)
 		TEST(doctor_finds),
 		{0},
 	};
-	char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
 
-	if (!tail)
-		return 1;
-	snprintf(avpctl, sizeof(avpctl), "%.*savpctl", (int)(tail - argv[0]),
-		 argv[0]);
-	mkdir(path("run"), 0700);
-	setenv("AVP_RUNTIME_DIR", path("run"), 1);
+	(void)argc;
+	tool_begin(argv[0]);
+	mkdir(tool_path("run"), 0700);
+	setenv("AVP_RUNTIME_DIR", tool_path("run"), 1);
 	unsetenv("AVP_NAMESPACE");
-	snprintf(agents, sizeof(agents), "%s/default", path("run"));
+	snprintf(agents, sizeof(agents), "%s/default", tool_path("run"));
 	return test_main("avpctl_agents", tests);
 }

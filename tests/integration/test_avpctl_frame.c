@@ -1,74 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avpctl frame, run as a script would: outputs, exit statuses, messages. */
-#include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <avp/codec.h>
 
-#include "tests/vectors.h"
+#include "tests/tool.h"
 
-extern char **environ;
-
-static char avpctl[4096]; /* beside this program's build */
-
-static const char *path(const char *name)
-{
-	static char buf[4][4096];
-	static int i;
-
-	i = (i + 1) % 4;
-	snprintf(buf[i], sizeof(buf[i]), "%s/%s", test_dir(), name);
-	return buf[i];
-}
-
-static void save(const char *name, const void *data, size_t len)
-{
-	FILE *f = fopen(path(name), "wb");
-
-	CU_ASSERT_FATAL(f != NULL);
-	CU_ASSERT_EQUAL(fwrite(data, 1, len, f), len);
-	fclose(f);
-}
-
-static struct bytes load(const char *name)
-{
-	static char data[1 << 20];
-	FILE *f = fopen(path(name), "rb");
-	size_t n;
-
-	CU_ASSERT_FATAL(f != NULL);
-	n = fread(data, 1, sizeof(data), f);
-	fclose(f);
-	return bytes_copy(data, n);
-}
-
-/* Runs avpctl with words separated by blanks; stdout and stderr to files. */
+/* Runs avpctl with words separated by blanks. */
 static int run(const char *words)
 {
 	static char line[8192];
-	char *argv[32] = {avpctl};
-	posix_spawn_file_actions_t files;
-	int n = 1, status = 0;
-	pid_t pid;
+	const char *argv[32] = {NULL};
+	int n = 0;
 
 	snprintf(line, sizeof(line), "%s", words);
 	for (char *w = strtok(line, " "); w && n < 31; w = strtok(NULL, " "))
 		argv[n++] = w;
-	posix_spawn_file_actions_init(&files);
-	posix_spawn_file_actions_addopen(&files, 1, path("out"),
-					 O_CREAT | O_WRONLY | O_TRUNC, 0600);
-	posix_spawn_file_actions_addopen(&files, 2, path("err"),
-					 O_CREAT | O_WRONLY | O_TRUNC, 0600);
-	CU_ASSERT_FATAL(
-		posix_spawn(&pid, avpctl, &files, NULL, argv, environ) == 0);
-	posix_spawn_file_actions_destroy(&files);
-	waitpid(pid, &status, 0);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return tool_finish(tool_start_list("tool", TOOL_FILE, argv));
 }
 
 static int runf(const char *format, const char *a, const char *b)
@@ -79,28 +28,9 @@ static int runf(const char *format, const char *a, const char *b)
 	return run(words);
 }
 
-/* The one line on stderr begins so. */
 static void complained(const char *beginning)
 {
-	struct bytes err = load("err");
-	const uint8_t *newline = memchr(err.data, '\n', err.len);
-
-	CU_ASSERT(err.len > strlen(beginning) &&
-		  !memcmp(err.data, beginning, strlen(beginning)));
-	CU_ASSERT(newline == err.data + err.len - 1);
-	bytes_free(&err);
-}
-
-static struct avp_json_doc *answer(void)
-{
-	struct avp_json_doc *doc = NULL;
-	struct bytes out = load("out");
-
-	CU_ASSERT(out.len && out.data[out.len - 1] == '\n');
-	CU_ASSERT_EQUAL_FATAL(
-		avp_json_parse(&doc, out.data, out.len, NULL, NULL), 0);
-	bytes_free(&out);
-	return doc;
+	CU_ASSERT(tool_complained("tool", beginning));
 }
 
 static void encode_and_decode(void)
@@ -125,21 +55,21 @@ static void encode_and_decode(void)
 	struct bytes back;
 	char words[4096];
 
-	save("meta", meta, sizeof(meta) - 1);
-	save("payload", "12345678", 8);
+	tool_save("meta", meta, sizeof(meta) - 1);
+	tool_save("payload", "12345678", 8);
 	for (size_t i = 0; i < 4; i++) {
 		snprintf(words, sizeof(words),
 			 "frame encode --metadata %s --payload %s -o %s %s",
-			 path("meta"), path("payload"), path("frame"),
-			 all[i].options);
+			 tool_path("meta"), tool_path("payload"),
+			 tool_path("frame"), all[i].options);
 		CU_ASSERT_EQUAL_FATAL(run(words), 0);
 		CU_ASSERT_EQUAL(runf("frame decode %s --payload %s",
-				     path("frame"), path("back")),
+				     tool_path("frame"), tool_path("back")),
 				0);
-		back = load("back");
+		back = tool_load("back");
 		CU_ASSERT(back.len == 8 && !memcmp(back.data, "12345678", 8));
 		bytes_free(&back);
-		doc = answer();
+		doc = tool_answer("tool");
 		root = avp_json_root(doc);
 		m = avp_json_get(root, "metadata");
 		CU_ASSERT_EQUAL(case_int(avp_json_get(root, "header"), "flags"),
@@ -173,14 +103,14 @@ static void many(void)
 			 "{\"id\":[2],\"file\":\"%s\"}\n"
 			 "{\n{\"id\":3}\n"
 			 "{\"id\":4,\"file\":\"%s\"}",
-			 path("good"), path("short"), path("absent"),
-			 path("good"));
+			 tool_path("good"), tool_path("short"),
+			 tool_path("absent"), tool_path("good"));
 
-	save("list", list, (size_t)n);
-	save("good", "AV\1\0\0\0\0\0\0\0\0\0", 12);
-	save("short", "AV", 2);
-	CU_ASSERT_EQUAL(runf("frame decode-many %s", path("list"), ""), 0);
-	out = load("out");
+	tool_save("list", list, (size_t)n);
+	tool_save("good", "AV\1\0\0\0\0\0\0\0\0\0", 12);
+	tool_save("short", "AV", 2);
+	CU_ASSERT_EQUAL(runf("frame decode-many %s", tool_path("list"), ""), 0);
+	out = tool_load("tool.out");
 	p = (const char *)out.data;
 	for (size_t i = 0; i < 6; i++) {
 		const char *end = strchr(p, '\n');
@@ -204,10 +134,10 @@ static void many(void)
 
 static void refusals_have_codes_and_statuses(void)
 {
-	save("bad", "BV\1\0\0\0\0\0\0\0\0\0", 12);
-	CU_ASSERT_EQUAL(runf("frame decode %s", path("bad"), ""), 1);
+	tool_save("bad", "BV\1\0\0\0\0\0\0\0\0\0", 12);
+	CU_ASSERT_EQUAL(runf("frame decode %s", tool_path("bad"), ""), 1);
 	complained("avpctl: frame decode: BAD_MAGIC: ");
-	CU_ASSERT_EQUAL(runf("frame decode %s", path("absent"), ""), 3);
+	CU_ASSERT_EQUAL(runf("frame decode %s", tool_path("absent"), ""), 3);
 	complained("avpctl: frame decode: IO: ");
 	CU_ASSERT_EQUAL(run("frame decode"), 2);
 	complained("avpctl: frame decode: USAGE: ");
@@ -219,9 +149,9 @@ static void refusals_have_codes_and_statuses(void)
 	CU_ASSERT_EQUAL(run("fold"), 2);
 	complained("avpctl: arguments: USAGE: ");
 	CU_ASSERT_EQUAL(run("--config"), 2);
-	save("meta", "{", 1);
+	tool_save("meta", "{", 1);
 	CU_ASSERT_EQUAL(runf("frame encode --metadata %s --payload %s -o %s",
-			     path("meta"), path("bad")),
+			     tool_path("meta"), tool_path("bad")),
 			1);
 	complained("avpctl: frame encode: BAD_JSON: ");
 	CU_ASSERT_EQUAL(run("help"), 0);
@@ -233,26 +163,26 @@ static void a_limit_on_what_expands(void)
 {
 	static char zeros[100000];
 
-	save("meta", "{}", 2);
-	save("payload", zeros, sizeof(zeros));
+	tool_save("meta", "{}", 2);
+	tool_save("payload", zeros, sizeof(zeros));
 	CU_ASSERT_EQUAL(runf("frame encode --metadata %s --payload %s -o %s "
 			     "--compression fast",
-			     path("meta"), path("payload")),
+			     tool_path("meta"), tool_path("payload")),
 			0); /* over the payload's own file */
 	CU_ASSERT_EQUAL(runf("frame decode %s --max-payload 99999",
-			     path("payload"), ""),
+			     tool_path("payload"), ""),
 			1);
 	complained("avpctl: frame decode: TOO_LARGE: ");
-	CU_ASSERT_EQUAL(
-		runf("frame decode %s --max-payload 98K", path("payload"), ""),
-		0);
+	CU_ASSERT_EQUAL(runf("frame decode %s --max-payload 98K",
+			     tool_path("payload"), ""),
+			0);
 }
 
 /* Values that C has no place for are refused where they come in. */
 static void values_that_do_not_fit(void)
 {
 	CU_ASSERT(vectors_count("encode_error") > 0);
-	save("payload", "", 0);
+	tool_save("payload", "", 0);
 	for (const struct avp_json *c = vectors_first("encode_error"); c;
 	     c = avp_json_next(c)) {
 		struct avp_buf buf = {0};
@@ -260,10 +190,10 @@ static void values_that_do_not_fit(void)
 		CU_ASSERT_EQUAL(avp_json_write(&buf, avp_json_get(c, "input"),
 					       AVP_JSON_PYTHON),
 				0);
-		save("meta", buf.data, buf.len);
+		tool_save("meta", buf.data, buf.len);
 		avp_buf_fini(&buf);
 		CASE(c, runf("frame encode --metadata %s --payload %s -o %s",
-			     path("meta"), path("payload")) == 1);
+			     tool_path("meta"), tool_path("payload")) == 1);
 	}
 }
 
@@ -277,11 +207,8 @@ int main(int argc, char **argv)
 		TEST(values_that_do_not_fit),
 		{0},
 	};
-	char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
 
-	if (!tail)
-		return 1;
-	snprintf(avpctl, sizeof(avpctl), "%.*savpctl", (int)(tail - argv[0]),
-		 argv[0]);
+	(void)argc;
+	tool_begin(argv[0]);
 	return test_main("avpctl_frame", tests);
 }
