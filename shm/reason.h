@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How the library's own files fill a struct avp_reason. Every floor may. */
+/*
+ * How the library's own files fill a struct avp_reason. With <avp/error.h> this
+ * is the ground that every floor stands on; it includes nothing else.
+ */
 #ifndef AVP_SHM_REASON_H
 #define AVP_SHM_REASON_H
 

@@ -118,6 +118,21 @@ bool test_wait(bool (*condition)(void *), void *arg, double seconds)
 	return true;
 }
 
+int test_in_child(int (*f)(void *), void *arg)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		_exit(f(arg));
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status)
+				 : 1000 + WTERMSIG(status);
+}
+
 int test_main(const char *suite, const struct test *tests)
 {
 	CU_pSuite s;

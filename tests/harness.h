@@ -29,6 +29,12 @@ int test_main(const char *suite, const struct test *tests);
 bool test_wait(bool (*condition)(void *), void *arg, double seconds);
 
 /*
+ * Runs f(arg) in a forked child: what it returned, or 1000 and the signal that
+ * ended it; -1 if there was no child.
+ */
+int test_in_child(int (*f)(void *), void *arg);
+
+/*
  * A fresh directory below $TMPDIR that goes away with the program, removed with
  * what is in it; the same one for the whole program.
  */

@@ -5,13 +5,7 @@
 
 #include <avp/config.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
+#include "tests/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -33,16 +27,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 #ifndef AVP_FUZZING
 #include <stdio.h>
-
-#include "tests/vectors.h"
-
-static void feed(const char *data, size_t len)
-{
-	struct bytes copy = bytes_copy(data, len);
-
-	LLVMFuzzerTestOneInput(copy.data, copy.len);
-	bytes_free(&copy);
-}
 
 /* The example, its beginnings, and each byte changed to what YAML minds. */
 static void neighbours_of_the_example(void)

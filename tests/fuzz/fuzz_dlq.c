@@ -18,14 +18,7 @@
 
 #include "ahp/dlq_index.h"
 #include "ahp/dlq_internal.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
+#include "tests/fuzz.h"
 
 /* Every record lies behind the one before, within the file. */
 struct walk {
@@ -155,8 +148,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 }
 
 #ifndef AVP_FUZZING
-#include "tests/vectors.h"
-
 static struct bytes make_journal(void)
 {
 	struct ahp_dlq_options o = {

@@ -9,15 +9,9 @@
 
 #include <avp/codec.h>
 
+#include "tests/fuzz.h"
+
 #define CONTENT_LIMIT ((uint64_t)1 << 20)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
 
 /* What was read is written canonically, and that reads and writes the same. */
 static void rewrite(const struct avp_frame *f)
@@ -122,17 +116,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 }
 
 #ifndef AVP_FUZZING
-#include "tests/vectors.h"
-
-/* A copy of just its size, so that a read beyond it is found. */
-static void feed(const uint8_t *data, size_t len)
-{
-	struct bytes copy = bytes_copy(data, len);
-
-	LLVMFuzzerTestOneInput(copy.data, copy.len);
-	bytes_free(&copy);
-}
-
 static void recorded_frames(void)
 {
 	unsigned int fed = 0;

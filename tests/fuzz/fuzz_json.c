@@ -11,13 +11,7 @@
 #include <avp/json.h>
 #include <avp/message.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
+#include "tests/fuzz.h"
 
 static void write_value(struct avp_buf *buf, const struct avp_json *value,
 			uint32_t style)
@@ -140,20 +134,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 }
 
 #ifndef AVP_FUZZING
-#include "tests/vectors.h"
-
-/* A copy of just its size, so that a read beyond it is found. */
-static void feed(const uint8_t *data, size_t len)
-{
-	uint8_t *copy = malloc(len ? len : 1);
-
-	MUST(copy);
-	if (len)
-		memcpy(copy, data, len);
-	LLVMFuzzerTestOneInput(copy, len);
-	free(copy);
-}
-
 static void feed_changed(struct avp_str text)
 {
 	struct bytes in = bytes_copy(text.data, text.len);

@@ -9,15 +9,9 @@
 
 #include <avp/latent.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+#include "tests/fuzz.h"
 
 static volatile unsigned sink; /* so that reads are not left out */
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
 
 /* Reads the first and last byte of each tensor. */
 static unsigned touch(const struct avp_kv *kv, const uint8_t *data, size_t len)
@@ -75,17 +69,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 }
 
 #ifndef AVP_FUZZING
-#include "tests/vectors.h"
-
-/* A copy of just its size, so that a read beyond it is found. */
-static void feed(const uint8_t *data, size_t len)
-{
-	struct bytes copy = bytes_copy(data, len);
-
-	LLVMFuzzerTestOneInput(copy.data, copy.len);
-	bytes_free(&copy);
-}
-
 static void feed_variants(const struct bytes *b)
 {
 	const struct avp_kv_part part = {0, 1, 0, 1, 1};

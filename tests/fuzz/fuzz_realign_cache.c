@@ -14,14 +14,7 @@
 #include <avp/latent.h>
 
 #include "latent/realign_pickle.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
+#include "tests/fuzz.h"
 
 /* What is accepted lies in its storage, to the last element. */
 static void check_pickle(const uint8_t *data, size_t len)
@@ -66,17 +59,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 }
 
 #ifndef AVP_FUZZING
-#include "tests/vectors.h"
-
-/* A copy of just its size, so that a read beyond it is found. */
-static void feed(const uint8_t *data, size_t len)
-{
-	struct bytes copy = bytes_copy(data, len);
-
-	LLVMFuzzerTestOneInput(copy.data, copy.len);
-	bytes_free(&copy);
-}
-
 static void feed_neighbours(uint8_t *data, size_t len, int step)
 {
 	for (size_t n = 0; n <= len; n++)

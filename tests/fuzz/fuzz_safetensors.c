@@ -12,15 +12,9 @@
 
 #include <avp/latent.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+#include "tests/fuzz.h"
 
 static volatile unsigned sink; /* so that reads are not left out */
-
-#define MUST(condition)           \
-	do {                      \
-		if (!(condition)) \
-			abort();  \
-	} while (0)
 
 static void walk(const struct avp_weights *w)
 {

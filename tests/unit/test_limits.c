@@ -24,21 +24,6 @@
 #define MLOCK_IS_A_NOOP 0
 #endif
 
-static int in_child(int (*f)(void *), void *arg)
-{
-	int status;
-	pid_t pid;
-
-	fflush(stdout);
-	pid = fork();
-	if (!pid)
-		_exit(f(arg));
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status)
-				 : 1000 + WTERMSIG(status);
-}
-
 /* 0 if a block of bytes is refused for want of memory with word as the reason,
  * and a small one can still be had. */
 static int refused_but_alive(uint64_t bytes, const char *word)
@@ -76,7 +61,7 @@ static int file_size(void *arg)
 
 static void file_size_limit(void)
 {
-	CU_ASSERT_EQUAL(in_child(file_size, NULL), 0);
+	CU_ASSERT_EQUAL(test_in_child(file_size, NULL), 0);
 }
 
 static int address_space(void *arg)
@@ -94,7 +79,7 @@ static int address_space(void *arg)
 
 static void address_space_limit(void)
 {
-	CU_ASSERT_EQUAL(in_child(address_space, NULL), 0);
+	CU_ASSERT_EQUAL(test_in_child(address_space, NULL), 0);
 }
 
 static int locked(void *arg)
@@ -131,7 +116,7 @@ static void lock_is_tried_and_reported(void)
 		       "mlock do nothing\n");
 		return;
 	}
-	CU_ASSERT_EQUAL(in_child(locked, NULL), 0);
+	CU_ASSERT_EQUAL(test_in_child(locked, NULL), 0);
 }
 
 static void machine_memory(void)
@@ -225,7 +210,7 @@ static void cgroup_limit(void)
 	int code = 77;
 
 	if (make_cgroup(&g)) {
-		code = in_child(limited, &g);
+		code = test_in_child(limited, &g);
 		CU_ASSERT_EQUAL(rmdir(g.dir), 0);
 	}
 	if (code == 77)

@@ -34,22 +34,6 @@
 #define MIB   (UINT64_C(1) << 20)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
 
-/* Runs f in a child; what it returned, or 1000 + the signal that ended it. */
-static int in_child(int (*f)(void *), void *arg)
-{
-	int status;
-	pid_t pid;
-
-	fflush(stdout);
-	pid = fork();
-	if (!pid)
-		_exit(f(arg));
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status)
-				 : 1000 + WTERMSIG(status);
-}
-
 static bool wait_closed(void *fd)
 {
 	return fcntl(*(int *)fd, F_GETFD) < 0;
@@ -232,7 +216,7 @@ static void seals_hold(void)
 	CU_ASSERT_EQUAL_FATAL(avp_segment_create(&s, NULL, 8192, NULL, NULL),
 			      AVP_OK);
 	memset(s.base, 1, s.bytes);
-	CU_ASSERT_EQUAL(in_child(try_everything, &s.fd), 0);
+	CU_ASSERT_EQUAL(test_in_child(try_everything, &s.fd), 0);
 	CU_ASSERT_EQUAL(((char *)s.base)[0], 1);
 	CU_ASSERT_EQUAL(((char *)s.base)[8191], 1);
 	avp_segment_close(&s);
@@ -452,14 +436,14 @@ static void unsealed_is_not_even_looked_at(void)
 	int p[2], code, fd = memfd(MFD_ALLOW_SEALING, 8192, true, F_SEAL_SEAL);
 
 	CU_ASSERT_EQUAL_FATAL(pipe2(p, O_CLOEXEC), 0);
-	code = in_child(stat_forbidden, &fd);
+	code = test_in_child(stat_forbidden, &fd);
 	if (code == 77) {
 		printf("skip segment.unsealed_is_not_even_looked_at: seccomp "
 		       "filters are not allowed here\n");
 	} else {
 		CU_ASSERT_EQUAL(code, 1000 + SIGSYS);
-		CU_ASSERT_EQUAL(in_child(import_forbidden, &fd), 0);
-		CU_ASSERT_EQUAL(in_child(import_forbidden, &p[0]), 0);
+		CU_ASSERT_EQUAL(test_in_child(import_forbidden, &fd), 0);
+		CU_ASSERT_EQUAL(test_in_child(import_forbidden, &p[0]), 0);
 	}
 	close(fd);
 	close(p[0]);
