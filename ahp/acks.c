@@ -51,7 +51,7 @@ void ahp__acks_room(struct ahp__link *link)
 	uint64_t room = 0, next = link->tx.next, oldest = link->tx.consumed;
 	const struct avp_ledger *l = link->ledger;
 
-	if (link->state == LINK_UP && l) {
+	if (link->state == LINK_UP && !link->keeps_out && l) {
 		/* Slots of reliable messages are kept until these are settled:
 		 * ahp__retry_before(). */
 		if (link->deadline_ms && l->accepted < oldest)
@@ -210,7 +210,8 @@ void ahp__acks_pay(struct ahp__link *link, uint32_t i, unsigned owed,
 	bool first = held[0].next[owed] == i;
 	bool up = link->state == LINK_UP; /* else nobody reads it any more */
 
-	if (up && (!first || status == AVP_ACK_REJECTED))
+	if (up && (!first || (owed == OWED_ACCEPT &&
+			      status != AVP_ACK_ACCEPTED)))
 		avp_lane_ack_one(&link->tx, held[i].sequence, status);
 	unlink_held(held, i, owed);
 	if (owed == OWED_ACCEPT)

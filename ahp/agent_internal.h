@@ -134,6 +134,9 @@ struct ahp__link {
 	struct avp__bell bell; /* the word of the peer's lane */
 	uint32_t rung_messages, rung_space;
 	uint32_t token_limit; /* the agent's, of messages that name none */
+	bool judges; /* our model's shape is known: frames have to fit it */
+	uint32_t fit_head; /* memo.changes of the last that did, ... */
+	uint64_t fit_bytes; /* ... and its payload_bytes */
 	struct avp_frame_memo memo;
 	uint32_t streak; /* messages taken since there was none */
 	/* Acknowledgements that came with messages and are not yet entered:
@@ -145,7 +148,8 @@ struct ahp__link {
 
 	struct avp_ledger *ledger;
 	/* Plain messages that may be sent before anything is looked at: at most
-	 * as many as there is room for; 0 when the link is not up. */
+	 * as many as there is room for; 0 when the link is not up, or keeps
+	 * something out. */
 	uint32_t plain_room;
 	uint32_t *deadline_ms; /* [slots] of reliable messages; NULL: none yet */
 	uint32_t usual_ms; /* the agent's task_timeout_ns; 0: for ever */
@@ -160,14 +164,14 @@ struct ahp__link {
 	struct ahp__import import[IMPORTS_MAX];
 	unsigned imports;
 
-	/* mode.c: what our Hello says, what the peer's did, and the verdict. */
-	struct wire_identity told, heard_of;
-	struct avp_resolution resolution;
-
 	struct ahp__held *held; /* [held_room], 0 is the lists' head */
 	uint32_t held_room, held_free;
 	uint32_t owing; /* entries in use: something is owed */
 	uint32_t views; /* messages whose body lies in the peer's memory */
+
+	/* mode.c: what our Hello says, what the peer's did, and the verdict. */
+	struct wire_identity told, heard_of;
+	struct avp_resolution resolution;
 };
 
 struct ahp_agent {
@@ -322,6 +326,27 @@ int ahp__identity_set(struct wire_identity *to, const struct avp_identity *from,
 		      struct avp_reason *why);
 /* Both sides' identities are there: what may go over the link. */
 void ahp__mode_resolve(struct ahp__link *link);
+/*
+ * May this go over a link that keeps something out? Yes for what is no frame.
+ * Else AVP_SHAPE_MISMATCH, or false, with the resolver's reason.
+ */
+__attribute__((cold)) int ahp__mode_admits(const struct ahp__link *link,
+					   const struct ahp_outgoing *m,
+					   struct avp_reason *why);
+__attribute__((cold)) bool ahp__mode_takes(const struct ahp__link *link,
+					   const void *frame, uint64_t bytes,
+					   struct avp_reason *why);
+/* Is that the verdict of the last frame, which fitted? The head is the memo's. */
+static inline bool ahp__mode_fitted(const struct ahp__link *link,
+				    uint64_t payload_bytes)
+{
+	return link->fit_head == link->memo.changes &&
+	       link->fit_bytes == payload_bytes;
+}
+
+/* Does a frame that came fit our model, which is known? It is parsed already. */
+bool ahp__mode_fits(struct ahp__link *link, const struct ahp_message *m,
+		    struct avp_reason *why);
 
 /* ---- greeting.c: how links begin ---------------------------------------------- */
 

@@ -178,7 +178,8 @@ const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t peer);
 
 /*
  * What two agents may send each other, by what each told of its model when they
- * linked. Both ends of a link come to the same answer.
+ * linked. Both ends of a link come to the same answer. ahp_send() refuses latent
+ * frames (mode LATENT; of states, those without an avp_map_id) accordingly.
  */
 struct ahp_mode {
 	/* As avp_resolve() says; JSON when a model is not known. */
@@ -292,7 +293,9 @@ struct ahp_receipt {
  * NULL. AVP_AGENT_NOT_FOUND; AVP_TIMEOUT while linking; AVP_QUEUE_FULL when the
  * peer has not acknowledged enough, or when more than a quarter of the quota is
  * lent to it; AVP_INVALID_MESSAGE for what no message may be; AVP_POISONED for a
- * peer that broke the protocol and has not hung up yet.
+ * peer that broke the protocol and has not hung up yet; AVP_SHAPE_MISMATCH for a
+ * latent frame that its model cannot use, by what both told: see ahp_peer_mode().
+ * Send JSON to such a peer, or a hybrid frame; or states with an avp_map_id.
  */
 int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *message,
 	     int64_t timeout_ns, struct ahp_receipt *receipt,
@@ -300,10 +303,12 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *message,
 
 /*
  * What became of a message: 0 accepted, AVP_AGAIN not known yet, AVP_REJECTED,
- * AVP_EXPIRED, AVP_CLOSED when the reader is gone and had not answered,
- * AVP_UNKNOWN when it is forgotten (some 2,000 messages later). Of a reliable
- * one, AVP_AGAIN until it is accepted or dead: AVP_RETRY_EXHAUSTED, AVP_EXPIRED
- * (its deadline), AVP_QUEUE_FULL (no room to keep it).
+ * AVP_EXPIRED, AVP_SHAPE_MISMATCH when a latent frame does not fit the reader's
+ * model, AVP_CLOSED when the reader is gone and had not answered, AVP_UNKNOWN
+ * when it is forgotten (some 2,000 messages later). Of a reliable one, AVP_AGAIN
+ * until it is accepted or dead: AVP_RETRY_EXHAUSTED, AVP_EXPIRED (its deadline),
+ * AVP_SHAPE_MISMATCH (at once: it would not fit another time), AVP_QUEUE_FULL (no
+ * room to keep it).
  */
 int ahp_status(struct ahp_agent *agent, const struct ahp_receipt *receipt);
 
@@ -423,8 +428,12 @@ struct ahp_message {
  * Takes the next message, waiting for at most timeout_ns: AVP_TIMEOUT. TASK,
  * RESULT and PROGRESS are acknowledged at once unless the agent was opened with
  * AHP_EXPLICIT_ACK; other methods always are. Messages that are past their
- * deadline, or frames that do not parse, are answered (EXPIRED, REJECTED),
- * logged and passed over. So is, not logged but counted, a message with an id
+ * deadline, frames that do not parse, or latent frames that do not fit the model
+ * whose identity the agent told on that link, are answered (EXPIRED, REJECTED,
+ * SHAPE_MISMATCH), logged and passed over. A frame is held against the model by
+ * avp_latent_check(), which reads metadata and of a KV-cache the header, copied
+ * first; what is compressed, by its metadata only: call it again when the payload
+ * is expanded. Of frames laid end to end the first is looked at. So is, not logged but counted, a message with an id
  * (message_id, or sent again) that was accepted before: it is accepted again; of
  * one that is still worked on, the answer waits for that of the first, and is
  * the same.

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <avp/latent.h>
+
 #include "ahp/cmd_agent.h"
 #include "codec/wire.h"
 #include "shm/reason.h"
@@ -109,6 +111,23 @@ int cmd_agent_open(struct ahp_agent **agent, struct avp_reason *why)
 		if (i + 1 < OPEN_TRIES)
 			err = 0;
 	}
+	return err;
+}
+
+int cmd_agent_model(struct ahp_agent *agent, const char *config_file,
+		    struct avp_reason *why)
+{
+	struct avp_config *config = NULL;
+	struct cmd_file file = {0};
+	int err = cmd_file_read(&file, config_file, AVP_CONFIG_BYTES, why);
+
+	if (!err)
+		err = avp_config_open(&config, file.data, file.len, why);
+	if (!err)
+		err = ahp_agent_set_identity(
+			agent, avp_config_identity(config), why);
+	avp_config_close(config);
+	cmd_file_fini(&file);
 	return err;
 }
 

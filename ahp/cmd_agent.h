@@ -50,6 +50,13 @@ int cmd_agent_options(struct ahp_agent_options *options,
 /* Opens an agent for the time of a command, named after the process. */
 int cmd_agent_open(struct ahp_agent **agent, struct avp_reason *why);
 
+/*
+ * Tells the agent's peers of the model with this config.json. 0, or as
+ * avp_config_open(), AVP_IO, AVP_PERMISSION.
+ */
+int cmd_agent_model(struct ahp_agent *agent, const char *config_file,
+		    struct avp_reason *why);
+
 /* ahp_observe() where --namespace and the configuration say. */
 int cmd_observe(ahp_visit *visit, void *arg, struct avp_reason *why);
 

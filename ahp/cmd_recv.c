@@ -13,7 +13,7 @@
 #include "shm/reason.h"
 
 struct receiver {
-	const char *id, *out_dir;
+	const char *id, *out_dir, *model;
 	bool explicit_ack;
 	uint64_t count, got;
 	int64_t timeout_ns;
@@ -202,6 +202,16 @@ static int receive_all(struct receiver *r, struct avp_reason *why)
 	return 0;
 }
 
+/* Why a message is not among the lines. */
+static void tell(void *arg, enum ahp_log_level level, int code,
+		 const char *agent, const char *task, const char *text)
+{
+	(void)arg, (void)agent, (void)task;
+	if (level <= AHP_LOG_WARNING)
+		fprintf(stderr, "avpctl: recv: warning: %s: %s\n",
+			avp_error_name(code), text);
+}
+
 static int run(struct receiver *r, struct avp_reason *why)
 {
 	struct ahp_agent_options options = {
@@ -210,10 +220,13 @@ static int run(struct receiver *r, struct avp_reason *why)
 	};
 	int err = cmd_agent_options(&options, why);
 
+	options.log = tell;
 	if (!err)
 		err = open_dir(r, why);
 	if (!err)
 		err = ahp_agent_open(&r->agent, &options, why);
+	if (!err && r->model)
+		err = cmd_agent_model(r->agent, r->model, why);
 	if (!err)
 		err = receive_all(r, why);
 	if (err != 1 || !r->count)
@@ -255,6 +268,10 @@ static int parse(struct receiver *r, int argc, char **argv)
 		{"no-auto-ack", CMD_FLAG, &r->explicit_ack, NULL,
 		 "accept a message when its line was printed,\n"
 		 "reject it if its body cannot be read"},
+		{"model", CMD_TEXT, &r->model, "CONFIG",
+		 "the config.json of its model: latent frames\n"
+		 "that do not fit it are refused, with a line\n"
+		 "on stderr"},
 		{"max-payload", CMD_BYTES, &r->body.content.max_bytes, "BYTES",
 		 "what decompression may produce (4G)"},
 		{0},

@@ -12,7 +12,7 @@
 enum wait_for { WAIT_NOT, WAIT_ACK, WAIT_RESULT };
 
 struct sender {
-	const char *target, *json, *frame_file;
+	const char *target, *json, *frame_file, *model;
 	enum wait_for wait;
 	int64_t timeout_ns, end_ns;
 	struct ahp_agent *agent;
@@ -117,6 +117,8 @@ static int publish(struct sender *s, const struct avp_frame *frame,
 	int err = cmd_agent_open(&s->agent, why);
 
 	s->end_ns = cmd_end_ns(s->timeout_ns);
+	if (!err && s->model)
+		err = cmd_agent_model(s->agent, s->model, why);
 	if (!err)
 		err = make_ids(s, why);
 	if (!err)
@@ -147,6 +149,12 @@ static int judge(const struct sender *s, int status, struct avp_reason *why)
 				 s->target);
 	case AVP_EXPIRED:
 		return avp__fail(why, status, "%s read the message too late",
+				 s->target);
+	case AVP_SHAPE_MISMATCH:
+		return avp__fail(why, status,
+				 "the frame does not fit the model of %s; its "
+				 "log says what differs. Send JSON, or see "
+				 "avpctl resolve",
 				 s->target);
 	case AVP_CLOSED:
 		return avp__fail(why, status,
@@ -215,9 +223,13 @@ static const char *status_name(const struct sender *s, int err)
 
 	if (s->wait == WAIT_NOT)
 		return "sent";
-	switch (err == AVP_REJECTED || err == AVP_EXPIRED ? err : known) {
+	if (err == AVP_REJECTED || err == AVP_EXPIRED ||
+	    err == AVP_SHAPE_MISMATCH)
+		known = err;
+	switch (known) {
 	case AVP_OK: return "accepted";
-	case AVP_REJECTED: return "rejected";
+	case AVP_REJECTED:
+	case AVP_SHAPE_MISMATCH: return "rejected";
 	case AVP_EXPIRED: return "expired";
 	case AVP_CLOSED: return "closed";
 	default: return "sent";
@@ -315,6 +327,9 @@ static int parse(struct sender *s, int argc, char **argv)
 		{"wait-result", CMD_FLAG, &result, NULL,
 		 "wait for a RESULT of the same task; an id\n"
 		 "is made up if --task names none"},
+		{"model", CMD_TEXT, &s->model, "CONFIG",
+		 "the config.json of the frame's model: an\n"
+		 "agent of another one does not get it"},
 		{"timeout", CMD_SECONDS, &s->timeout_ns, "SECONDS",
 		 "for all of it (60)"},
 		{0},

@@ -91,11 +91,91 @@ void ahp__mode_resolve(struct ahp__link *link)
 	avp_resolve(told_anything(&ours) ? &ours : NULL,
 		    told_anything(&theirs) ? &theirs : NULL, 0, r);
 	link->keeps_out = 0;
+	link->judges = ours.hidden_dim || ours.num_layers ||
+		       ours.num_kv_heads || ours.head_dim;
 	if (r->mode != AVP_MODE_LATENT && contradict(&ours, &theirs))
 		link->keeps_out = KEEPS_OUT_STATES | KEEPS_OUT_CACHES;
 	else if (r->mode == AVP_MODE_LATENT && !r->kv_compatible)
 		link->keeps_out = KEEPS_OUT_CACHES;
 }
+
+/* ---- frames ------------------------------------------------------------------ */
+
+/* The first bytes are our own memory: they were written here. */
+bool ahp__mode_takes(const struct ahp__link *link, const void *frame,
+		     uint64_t bytes, struct avp_reason *why)
+{
+	const uint32_t max = FRAME_HEAD_MAX;
+	const struct avp_metadata *m;
+	struct avp_frame f;
+	uint64_t need;
+	bool cache;
+
+	/* What is no frame, its reader will say. */
+	if (avp_frame_decode_head(frame, bytes < max ? bytes : max, bytes, &f,
+				  &need, NULL))
+		return true;
+	m = &f.metadata;
+	cache = m->payload_type == AVP_KV_CACHE;
+	/* A map carries states into another model's space; text is text. */
+	if (m->mode != AVP_MODE_LATENT || (m->avp_map_id.len && !cache) ||
+	    !(link->keeps_out & (cache ? KEEPS_OUT_CACHES : KEEPS_OUT_STATES)))
+		return true;
+	avp__fail(why, AVP_SHAPE_MISMATCH,
+		  "%s cannot use this model's %s: %.150s; send JSON",
+		  link->peer->id, cache ? "KV-caches" : "states",
+		  link->resolution.reason);
+	return false;
+}
+
+int ahp__mode_admits(const struct ahp__link *link, const struct ahp_outgoing *m,
+		     struct avp_reason *why)
+{
+	uint8_t head[AVP_FRAME_TEMPLATE_BYTES];
+	const void *frame = m->body;
+	uint64_t bytes = m->body_bytes;
+
+	if (m->frame) {
+		avp_frame_template_stamp(m->frame, 0, head);
+		frame = head;
+		bytes = m->frame->len;
+	}
+	return ahp__mode_takes(link, frame, bytes, why) ? 0
+							: AVP_SHAPE_MISMATCH;
+}
+
+/*
+ * A stream of states with one head and one length is judged once; a cache has a
+ * header of its own in each. A head that was too long for its slot (head_) is not
+ * the one that the memo remembers.
+ */
+bool ahp__mode_fits(struct ahp__link *link, const struct ahp_message *m,
+		    struct avp_reason *why)
+{
+	const struct avp_frame *f = &m->frame;
+	const struct avp_identity model = {
+		.hidden_dim = link->told.hidden_dim,
+		.num_layers = link->told.num_layers,
+		.num_kv_heads = link->told.num_kv_heads,
+		.head_dim = link->told.head_dim,
+	};
+	bool cache = f->metadata.payload_type == AVP_KV_CACHE;
+	bool known = !cache && !m->head_ && link->memo.len;
+
+	if (known && ahp__mode_fitted(link, f->payload_bytes))
+		return true;
+	if (avp_latent_check(&model, &f->metadata,
+			     f->flags & AVP_FLAG_COMPRESSED ? NULL : f->payload,
+			     f->content_bytes, why))
+		return false;
+	if (known) {
+		link->fit_head = link->memo.changes;
+		link->fit_bytes = f->payload_bytes;
+	}
+	return true;
+}
+
+/* ---- for programs ------------------------------------------------------------ */
 
 int ahp_peer_mode(const struct ahp_agent *agent, uint32_t number,
 		  struct ahp_mode *mode)

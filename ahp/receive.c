@@ -95,8 +95,12 @@ static inline int judge(struct ahp__link *link, struct ahp_message *m,
 			  "method %u, kind %u: not known", v->method, v->kind);
 		return AVP_ACK_REJECTED;
 	}
-	if (v->kind == AHP_FRAME && read_frame(link, m, v, why))
+	if (v->kind != AHP_FRAME)
+		return 0;
+	if (read_frame(link, m, v, why))
 		return AVP_ACK_REJECTED;
+	if (LANE_UNLIKELY(link->judges) && !ahp__mode_fits(link, m, why))
+		return AVP_ACK_MISFIT;
 	return 0;
 }
 
@@ -212,6 +216,9 @@ static __attribute__((always_inline)) inline bool deliver_plain(
 			       slot->inline_bytes))
 			return false;
 		memo_apply(&link->memo, body, slot->inline_bytes, &m->frame);
+		if (LANE_UNLIKELY(link->judges) &&
+		    !ahp__mode_fitted(link, m->frame.payload_bytes))
+			return false;
 		m->frame.payload = body + m->frame.payload_off;
 	}
 	m->source = link->source;

@@ -143,6 +143,12 @@ int ahp__retry_deliver(struct ahp__link *link, struct parcel *p)
 	if (error)
 		return error;
 	lane_parse(p->slot, &v);
+	if (link->keeps_out && v.kind == AHP_FRAME &&
+	    !ahp__mode_takes(link,
+			     v.in_arena ? body_at(agent, p, v.offset)
+					: v.inline_data,
+			     v.body_bytes, NULL))
+		return AVP_SHAPE_MISMATCH;
 	lent = v.in_arena ? agent->body[p->body].block.bytes : 0;
 	/* Looked at last: making room in the arena reads acknowledgements. */
 	if (link->state != LINK_UP || !has_room(link, lent))

@@ -76,6 +76,8 @@ static const char *words_for(int code)
 	switch (code) {
 	case AVP_RETRY_EXHAUSTED: return "the last permitted delivery failed";
 	case AVP_EXPIRED: return "not accepted before its deadline";
+	case AVP_SHAPE_MISMATCH:
+		return "its tensor does not fit the reader's model";
 	case AVP_CLOSED: return "its sender was closed before it was accepted";
 	default: return "no room to keep it for another delivery";
 	}
@@ -176,7 +178,9 @@ static void after_failure(struct ahp__retry *r, struct parcel *p, int code,
 	p->last = code;
 	if (!counts)
 		p->deliveries--;
-	if (now_ns >= p->deadline_ns)
+	if (code == AVP_SHAPE_MISMATCH) /* another delivery changes nothing */
+		finish(r, p, code);
+	else if (now_ns >= p->deadline_ns)
 		finish(r, p, AVP_EXPIRED);
 	else if (p->deliveries > r->agent->options.max_retries)
 		finish(r, p, AVP_RETRY_EXHAUSTED);
@@ -356,9 +360,12 @@ static void tell_plain(struct ahp__link *link, uint64_t sequence,
 
 static int code_of(enum avp_ack status)
 {
-	return status == AVP_ACK_ACCEPTED  ? 0
-	       : status == AVP_ACK_EXPIRED ? AVP_EXPIRED
-					   : AVP_REJECTED;
+	switch (status) {
+	case AVP_ACK_ACCEPTED: return 0;
+	case AVP_ACK_EXPIRED: return AVP_EXPIRED;
+	case AVP_ACK_MISFIT: return AVP_SHAPE_MISMATCH;
+	default: return AVP_REJECTED;
+	}
 }
 
 void ahp__retry_settled(struct ahp__link *link, uint64_t sequence,
@@ -453,12 +460,15 @@ static void flush(struct ahp__retry *r, struct ahp__peer *peer)
 	while (peer->retry_first && peer->link &&
 	       peer->link->state == LINK_UP) {
 		struct parcel *p = ahp__parcel_at(r, peer->retry_first);
+		int error = ahp__retry_deliver(peer->link, p);
 
-		if (ahp__retry_deliver(peer->link, p))
+		if (error && error != AVP_SHAPE_MISMATCH)
 			return;
 		ahp__parcel_dequeue(r, p);
 		ahp__parcel_pull(r, p);
 		p->state = PARCEL_SENT;
+		if (error) /* it was posted before the peer's model was known */
+			finish(r, p, error);
 	}
 }
 

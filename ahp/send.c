@@ -573,6 +573,11 @@ static __attribute__((noinline)) int send_any(struct ahp_agent *agent,
 		if (error)
 			return send_later(agent, m, error, receipt, why);
 	}
+	if (LANE_UNLIKELY(link->keeps_out) && m->kind == AHP_FRAME) {
+		error = ahp__mode_admits(link, m, why);
+		if (error)
+			return error;
+	}
 	if (LANE_UNLIKELY(needs_place(link, tracked(agent, m)))) {
 		error = ahp__retry_before(link, tracked(agent, m), why);
 		if (error)
@@ -664,6 +669,7 @@ static int as_code(int status, bool ended)
 	case AVP_ACK_ACCEPTED: return 0;
 	case AVP_ACK_REJECTED: return AVP_REJECTED;
 	case AVP_ACK_EXPIRED: return AVP_EXPIRED;
+	case AVP_ACK_MISFIT: return AVP_SHAPE_MISMATCH;
 	default: return AVP_UNKNOWN;
 	}
 }

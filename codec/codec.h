@@ -284,6 +284,7 @@ int avp_frame_decode_head(const void *head, size_t head_bytes,
 #define AVP_FRAME_MEMO_BYTES 256
 struct avp_frame_memo {
 	uint32_t len; /* of head; 0: nothing remembered */
+	uint32_t changes; /* how often another head was read */
 	uint8_t head[AVP_FRAME_MEMO_BYTES];
 	struct avp_frame frame;
 };

@@ -14,6 +14,7 @@ static void remember(struct avp_frame_memo *memo, const uint8_t *head,
 	uint32_t len = AVP_FRAME_HEADER_BYTES + frame->metadata_length;
 
 	memo->len = 0;
+	memo->changes++;
 	if (len > sizeof(memo->head) || frame->metadata.compression.data)
 		return;
 	memcpy(memo->head, head, len);

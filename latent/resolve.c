@@ -153,20 +153,27 @@ static int check_states(const struct avp_identity *model,
 			uint64_t bytes, struct avp_reason *why)
 {
 	const uint64_t dim = model->hidden_dim;
+	uint32_t dims[AVP_TENSOR_RANK];
+	size_t rank = avp_metadata_shape(m, dims, AVP_TENSOR_RANK);
 	struct avp_tensor t;
 	uint64_t last;
 	int err;
 
-	if (!content)
+	if (content) {
+		err = avp_tensor_of_frame(m, content, bytes, &t, why);
+		if (err)
+			return err;
+		rank = t.rank;
+		last = t.shape[rank - 1];
+	} else if (rank && rank <= AVP_TENSOR_RANK) {
+		last = dims[rank - 1];
+	} else {
 		return 0;
-	err = avp_tensor_of_frame(m, content, bytes, &t, why);
-	if (err)
-		return err;
+	}
 	if (!dim || m->avp_map_id.len)
 		return 0;
 	/* One dimension alone may be many states end to end. */
-	last = t.shape[t.rank - 1];
-	if (t.rank > 1 ? last == dim : last % dim == 0)
+	if (rank > 1 ? last == dim : last % dim == 0)
 		return 0;
 	return avp__fail(why, AVP_SHAPE_MISMATCH,
 			 "tensor_shape ends in %llu, this agent's model is %u "

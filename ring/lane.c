@@ -440,7 +440,7 @@ int avp_lane_ack_take(struct avp_lane_rx *rx, uint64_t *sequence_low,
 			       ? 0
 			       : AVP_POISONED;
 	}
-	if (s < AVP_ACK_ACCEPTED || s > AVP_ACK_RELEASED)
+	if (s < AVP_ACK_ACCEPTED || s > AVP_ACK_MISFIT)
 		return AVP_POISONED;
 	rx->ack_next++;
 	*sequence_low = entry & ACK_SEQUENCE_MASK;

@@ -47,7 +47,8 @@ enum avp_ack {
 	AVP_ACK_ACCEPTED = 1, /* settled: the reader has taken it over */
 	AVP_ACK_REJECTED = 2, /* settled: the reader refused it */
 	AVP_ACK_EXPIRED = 3,  /* settled: read after its deadline */
-	AVP_ACK_RELEASED = 4  /* the reader no longer looks at the body */
+	AVP_ACK_RELEASED = 4, /* the reader no longer looks at the body */
+	AVP_ACK_MISFIT = 5    /* settled: not of the shape of its model */
 };
 
 struct avp_lane_options {
@@ -226,9 +227,9 @@ struct avp_ledger;
 
 /*
  * Called when a message is settled (status one of AVP_ACK_ACCEPTED, _REJECTED,
- * _EXPIRED) and when it is released (AVP_ACK_RELEASED), each once, in the order
- * in which the news come. cookie is what avp_ledger_add() was given, 0 for plain
- * messages. Those that a cumulative word settles are told at once: `count` of
+ * _EXPIRED, _MISFIT) and when it is released (AVP_ACK_RELEASED), each once, in the
+ * order in which the news come. cookie is what avp_ledger_add() was given, 0 for
+ * plain messages. Those that a cumulative word settles are told at once: `count` of
  * them, sequence is then no one's in particular. For all others count is 1. It
  * must not call the ledger.
  */

@@ -336,6 +336,57 @@ static void frames_arrive_as_they_were(void)
 	CU_ASSERT(no_names());
 }
 
+/* ---- models ------------------------------------------------------------------ */
+
+/* A model of a width, and a frame of one state of it. */
+static void save_model(const char *config, const char *frame, unsigned width)
+{
+	static const uint8_t zeros[64];
+	char text[64];
+
+	TOOL("frame", "encode", "--metadata", tool_save_text("meta", "{}"),
+	     "--payload", tool_save("payload", zeros, 4 * width), "-o",
+	     tool_path(frame));
+	snprintf(text, sizeof(text), "{\"hidden_size\":%u}", width);
+	tool_save_text(config, text);
+}
+
+/* A frame for another model is refused: by its reader, or before it is sent. */
+static void models_are_told(void)
+{
+	struct avp_json_doc *doc;
+	pid_t solver;
+
+	save_model("eight", "of-8", 8);
+	save_model("seven", "of-7", 7);
+	solver = start_receiver("solver", "--model", tool_path("eight"));
+	CU_ASSERT_EQUAL(TOOL("send", "solver", "--frame", tool_path("of-7"),
+			     "--wait-ack"),
+			1);
+	CU_ASSERT(tool_complained("tool",
+				  "avpctl: send: SHAPE_MISMATCH: the frame "
+				  "does not fit the model of solver"));
+	doc = line("tool.out", 0);
+	CU_ASSERT(case_is(avp_json_root(doc), "status", "rejected"));
+	avp_json_free(doc);
+	CU_ASSERT(tool_complained("solver", "avpctl: recv: warning: "
+					    "SHAPE_MISMATCH: message "));
+	CU_ASSERT_EQUAL(TOOL("send", "solver", "--frame", tool_path("of-8"),
+			     "--model", tool_path("seven")),
+			1);
+	CU_ASSERT(tool_complained("tool", "avpctl: send: SHAPE_MISMATCH: "
+					  "solver cannot use "));
+	CU_ASSERT(silent("tool.out"));
+	CU_ASSERT(silent("solver.out"));
+	CU_ASSERT_EQUAL(TOOL("send", "solver", "--frame", tool_path("of-8"),
+			     "--model", tool_path("eight"), "--wait-ack"),
+			0);
+	await_lines("solver.out", 1);
+	kill(solver, SIGINT);
+	CU_ASSERT_EQUAL(tool_finish(solver), 0);
+	CU_ASSERT(no_names());
+}
+
 /* ---- acknowledgements -------------------------------------------------------- */
 
 static void fill_pipe(int fd)
@@ -708,6 +759,7 @@ int main(int argc, char **argv)
 		TEST(json_arrives_as_it_was),
 		TEST(implied_ids),
 		TEST(frames_arrive_as_they_were),
+		TEST(models_are_told),
 		TEST(accepted_only_when_printed),
 		TEST(bad_bodies_are_shown_and_rejected),
 		TEST(results_are_waited_for),

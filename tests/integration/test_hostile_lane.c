@@ -369,7 +369,7 @@ static void ack_entries_that_lie(void)
 	static const struct {
 		uint64_t status, sequence;
 	} lies[] = {
-		{0, 1}, {5, 1},	   {255, 1},	    {1, 0},
+		{0, 1}, {6, 1},	   {255, 1},	    {1, 0},
 		{1, 2}, {4, 1000}, {2, 1ull << 47}, {3, 0xffffffffffff},
 	};
 	struct ahp_receipt receipt;

@@ -373,7 +373,7 @@ static void ack_entries_that_lie(void)
 {
 	for (unsigned status = 0; status < 256; status++)
 		CU_ASSERT_EQUAL(ack_entry(1, status, 5),
-				status >= 1 && status <= 4 ? 1 : BAD);
+				status >= 1 && status <= 5 ? 1 : BAD);
 	CU_ASSERT_EQUAL(ack_entry(0, 1, 5), 0);
 	for (unsigned lap = 2; lap < 256; lap++)
 		CU_ASSERT_EQUAL(ack_entry(lap, 1, 5), BAD);
