@@ -12,6 +12,7 @@
 #include "ahp/agent_internal.h"
 #include "ahp/dedup.h"
 #include "ahp/retry.h"
+#include "shm/options.h"
 #include "shm/reason.h"
 
 #define ACCEPTS_PER_TURN 64
@@ -115,11 +116,12 @@ static void listen_ready(struct avp_watch *watch, uint32_t events)
 static int check_options(const struct ahp_agent_options *o,
 			 struct avp_reason *why)
 {
-	if (o->size < sizeof(*o) || o->flags & ~(AHP_EXPLICIT_ACK | AHP_RELIABLE) ||
-	    o->reserved32 || o->reserved[0] || o->reserved[1] || o->reserved[2] ||
-	    o->reserved[3])
-		return avp__fail(why, AVP_USAGE,
-				 "agent options: wrong size or unknown flags");
+	int error = avp__options_reserved(o->reserved, 4, why);
+
+	if (error)
+		return error;
+	if (o->reserved32)
+		return avp__fail(why, AVP_USAGE, "options.reserved32 is not 0");
 	if (!ahp__id_ok(o->id))
 		return avp__fail(why, AVP_USAGE,
 				 "agent id \"%.80s\": must be 1-%d of "
@@ -220,11 +222,12 @@ static int choose_doorbell(struct ahp_agent *agent, struct avp_reason *why)
 		return 0;
 	}
 	if (strcmp(name, "futex"))
-		return avp__fail(why, AVP_USAGE,
-				 "AVP_BELL is \"%.40s\"; it may be futex or "
-				 "socket, or unset for the better one that this "
-				 "system has",
-				 name);
+		return avp__fail(
+			why, AVP_USAGE,
+			"AVP_BELL is \"%.40s\"; it may be futex or "
+			"socket, or unset for the better one that this "
+			"system has",
+			name);
 	if (!can)
 		return avp__fail(why, AVP_UNSUPPORTED,
 				 "AVP_BELL=futex: that needs io_uring of Linux "
@@ -235,8 +238,7 @@ static int choose_doorbell(struct ahp_agent *agent, struct avp_reason *why)
 }
 
 static int open_parts(struct ahp_agent *agent,
-		      const struct ahp_agent_options *o,
-		      struct avp_reason *why)
+		      const struct ahp_agent_options *o, struct avp_reason *why)
 {
 	int error = avp__fork_guard_init(&agent->guard, why);
 
@@ -262,9 +264,8 @@ static int open_parts(struct ahp_agent *agent,
 					why);
 	if (error)
 		return error;
-	agent->listen_watch = (struct avp_watch){
-		agent->listener, AVP_READABLE, listen_ready, agent
-	};
+	agent->listen_watch = (struct avp_watch){agent->listener, AVP_READABLE,
+						 listen_ready, agent};
 	error = avp_loop_add(agent->loop, &agent->listen_watch, why);
 	if (!error)
 		ahp__page_beat(agent, ahp__now_ns());
@@ -293,16 +294,20 @@ int ahp_agent_open(struct ahp_agent **out,
 		   const struct ahp_agent_options *options,
 		   struct avp_reason *why)
 {
+	struct ahp_agent_options o;
 	struct ahp_agent *agent;
-	int error = check_options(options, why);
+	int error = avp__options_copy(&o, sizeof(o), sizeof(o), options,
+				      AHP_EXPLICIT_ACK | AHP_RELIABLE, why);
 
+	if (!error)
+		error = check_options(&o, why);
 	if (error)
 		return error;
 	agent = calloc(1, sizeof(*agent));
 	if (!agent)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for an agent");
 	agent->dir = agent->lock = agent->listener = agent->page_file = -1;
-	error = open_parts(agent, options, why);
+	error = open_parts(agent, &o, why);
 	if (error) {
 		ahp_agent_close(agent);
 		return error;
@@ -351,9 +356,9 @@ const char *ahp_agent_id(const struct ahp_agent *agent)
 
 const char *ahp_agent_doorbell(const struct ahp_agent *agent)
 {
-	return agent->wait == AHP_WAIT_BUSY ? "none" :
-	       agent->hears_words	    ? "futex" :
-					      "socket";
+	return agent->wait == AHP_WAIT_BUSY ? "none"
+	       : agent->hears_words	    ? "futex"
+					    : "socket";
 }
 
 void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats)

@@ -10,8 +10,7 @@
  * ring instead.
  *
  *	struct ahp_agent *me;
- *	struct ahp_agent_options options = { .size = sizeof(options),
- *					     .id = "planner" };
+ *	struct ahp_agent_options options = { .id = "planner" };
  *	ahp_agent_open(&me, &options, NULL);
  *	ahp_loan(me, NULL, tensor_bytes, 0, &loan, NULL);
  *	fill(loan.data);
@@ -104,7 +103,7 @@ typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
 #define AHP_NO_RETRY UINT32_MAX /* for max_retries: the first delivery only */
 
 struct ahp_agent_options {
-	uint32_t size;	/* sizeof(struct ahp_agent_options) */
+	uint32_t size;	/* sizeof(struct ahp_agent_options), or 0 */
 	uint32_t flags; /* AHP_EXPLICIT_ACK | AHP_RELIABLE */
 	const char *id;
 	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */

@@ -97,6 +97,25 @@ static void bad_options(void)
 	}
 }
 
+/* Of a caller that says no size, or is newer than we are. */
+static void options_of_other_sizes(void)
+{
+	struct {
+		struct ahp_agent_options known;
+		uint64_t unknown;
+	} o = {.known = {.id = "x"}};
+	struct ahp_agent *agent;
+
+	CU_ASSERT_EQUAL_FATAL(ahp_agent_open(&agent, &o.known, NULL), 0);
+	ahp_agent_close(agent);
+	o.known.size = sizeof(o);
+	CU_ASSERT_EQUAL_FATAL(ahp_agent_open(&agent, &o.known, NULL), 0);
+	ahp_agent_close(agent);
+	o.unknown = 1;
+	CU_ASSERT_EQUAL(ahp_agent_open(&agent, &o.known, NULL), AVP_USAGE);
+	CU_ASSERT_EQUAL(ahp_agent_open(&agent, NULL, NULL), AVP_USAGE);
+}
+
 static void names_and_answers(void)
 {
 	struct ahp_agent *a = agent_open("a", NULL), *b = agent_open("b", NULL);
@@ -698,6 +717,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(bad_names),
 		TEST(bad_options),
+		TEST(options_of_other_sizes),
 		TEST(names_and_answers),
 		TEST(frames),
 		TEST(big_body_in_place),
