@@ -21,6 +21,7 @@
 
 #include "ahp/cmd_path.h"
 #include "gateway/cmd.h"
+#include "ring/bell.h"
 #include "shm/reason.h"
 
 /* Newer than Debian 12's headers. */
@@ -28,6 +29,7 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 #define OP_FUTEX_WAIT 51 /* IORING_OP_FUTEX_WAIT, Linux 6.7 */
+#define OP_FUTEX_WAKE 52
 
 #define MIB	      (1ull << 20)
 #define LOCK_WANTED   (64 * MIB) /* an arena of usual size */
@@ -90,7 +92,8 @@ static const struct {
 	{IORING_OP_POLL_ADD, "poll"},	{IORING_OP_TIMEOUT, "timeout"},
 	{IORING_OP_SENDMSG, "sendmsg"}, {IORING_OP_RECVMSG, "recvmsg"},
 	{IORING_OP_ACCEPT, "accept"},	{IORING_OP_WRITE, "write"},
-	{IORING_OP_FSYNC, "fsync"},	{OP_FUTEX_WAIT, "futex"},
+	{IORING_OP_FSYNC, "fsync"},	{OP_FUTEX_WAIT, "futex_wait"},
+	{OP_FUTEX_WAKE, "futex_wake"},
 };
 #define OPS (sizeof(wanted_ops) / sizeof(*wanted_ops))
 
@@ -109,7 +112,8 @@ static void list_ops(struct finding *f, const struct io_uring_probe *probe)
 	say(f, lacks[0] ? DEGRADED : OK, "has%s%s%s", has,
 	    lacks[0] ? "; lacks" : "", lacks);
 	if (lacks[0])
-		mend(f, "a newer kernel has them: futex from Linux 6.7 on");
+		mend(f, "a newer kernel has them: futex_wait and futex_wake "
+			"from Linux 6.7 on");
 }
 
 static void check_io_uring(struct finding *f)
@@ -136,6 +140,7 @@ static void check_io_uring(struct finding *f)
 
 static void check_loop(struct finding *f)
 {
+	const char *forced;
 	struct avp_loop *loop;
 	struct avp_reason why;
 
@@ -144,7 +149,12 @@ static void check_loop(struct finding *f)
 		mend(f, "raise the limit of open files (ulimit -n)");
 		return;
 	}
-	say(f, OK, "agents sleep in %s", avp_loop_backend(loop));
+	forced = getenv("AVP_LOOP");
+	say(f, OK, "agents sleep in %s%s; doorbells are %s",
+	    avp_loop_backend(loop),
+	    forced && *forced ? ", as AVP_LOOP says" : "",
+	    avp__loop_has_bells(loop) ? "words of memory (futex)"
+				      : "bytes on the links' sockets");
 	avp_loop_close(loop);
 }
 
@@ -160,10 +170,11 @@ static void check_death(struct finding *f)
 		return;
 	}
 	if (!getsockopt(pair[0], SOL_SOCKET, SO_PEERPIDFD, &fd, &length)) {
-		say(f, OK, "a pidfd comes with each connection");
+		say(f, OK, "SO_PEERPIDFD: a pidfd comes with each connection");
 	} else if ((fd = (int)syscall(SYS_pidfd_open, getpid(), 0)) >= 0) {
 		say(f, DEGRADED,
-		    "pidfds by number: it could be another process's by then");
+		    "no SO_PEERPIDFD: pidfds by number, which could be "
+		    "another process's by then");
 		mend(f, "Linux 6.5 gives them with the connection");
 	} else {
 		say(f, DEGRADED, "a peer's death shows as its hang-up only");
@@ -286,11 +297,13 @@ static void check_fds(struct finding *f)
 
 static void check_directory(struct finding *f)
 {
-	struct avp_reason why;
+	struct avp_reason why = {0};
 	struct stat st;
 	char path[200];
 
-	if (ahp_runtime_dir(path, sizeof(path), &why) < 0 || stat(path, &st)) {
+	if (ahp_runtime_dir(path, sizeof(path), &why) >= 0 && stat(path, &st))
+		cmd_io_fail(path, "look at", &why);
+	if (why.code) {
 		say(f, BROKEN, "%s", why.text);
 		mend(f,
 		     "name one in AVP_RUNTIME_DIR that is yours and has mode "

@@ -751,6 +751,53 @@ static void doctor_finds(void)
 	CU_ASSERT(no_names());
 }
 
+/* The text of the finding of that name in doctor.out. */
+static bool finding_has(const char *name, const char *state, const char *text)
+{
+	struct avp_json_doc *doc = tool_answer("doctor");
+	const struct avp_json *f =
+		avp_json_first(avp_json_get(avp_json_root(doc), "findings"));
+	bool has;
+
+	while (f && !case_is(f, "name", name))
+		f = avp_json_next(f);
+	has = case_is(f, "state", state) &&
+	      memmem(case_str(f, "text").data, case_str(f, "text").len, text,
+		     strlen(text));
+	if (!has)
+		printf("  %s: %.*s\n", name, (int)case_str(f, "text").len,
+		       case_str(f, "text").data);
+	avp_json_free(doc);
+	return has;
+}
+
+static void doctor_names_what_there_is(void)
+{
+	const char *forced = getenv("AVP_LOOP");
+	char *kept = forced ? strdup(forced) : NULL, *run;
+
+	setenv("AVP_LOOP", "epoll", 1);
+	CU_ASSERT_EQUAL(RUN("doctor", "doctor", "--json"), 0);
+	CU_ASSERT(finding_has("event_loop", "ok",
+			      "epoll, as AVP_LOOP says; doorbells are bytes"));
+	CU_ASSERT(finding_has("peer_death", "ok", "SO_PEERPIDFD") ||
+		  finding_has("peer_death", "degraded", "SO_PEERPIDFD"));
+	if (kept)
+		setenv("AVP_LOOP", kept, 1);
+	else
+		unsetenv("AVP_LOOP");
+	free(kept);
+	/* Nowhere to meet: told, with the rest of the page. */
+	run = strdup(getenv("AVP_RUNTIME_DIR"));
+	setenv("AVP_RUNTIME_DIR", "/dev/null", 1);
+	CU_ASSERT_EQUAL(RUN("doctor", "doctor", "--json"), 3);
+	CU_ASSERT(finding_has("runtime_dir", "broken", "/dev/null"));
+	CU_ASSERT(finding_has("path", "broken", ""));
+	complained("doctor", "avpctl: doctor: IO: 2 of ");
+	setenv("AVP_RUNTIME_DIR", run, 1);
+	free(run);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
@@ -769,6 +816,7 @@ int main(int argc, char **argv)
 		TEST(refusals_have_codes_and_statuses),
 		TEST(counters_are_shown),
 		TEST(doctor_finds),
+		TEST(doctor_names_what_there_is),
 		{0},
 	};
 
