@@ -120,8 +120,6 @@ static int check_options(const struct ahp_agent_options *o,
 
 	if (error)
 		return error;
-	if (o->reserved32)
-		return avp__fail(why, AVP_USAGE, "options.reserved32 is not 0");
 	if (!ahp__id_ok(o->id))
 		return avp__fail(why, AVP_USAGE,
 				 "agent id \"%.80s\": must be 1-%d of "
@@ -163,6 +161,8 @@ static void fill_defaults(struct ahp_agent_options *o)
 		o->receive_timeout_ns = RECEIVE_TIMEOUT_NS;
 	if (!o->heartbeat_interval_ns)
 		o->heartbeat_interval_ns = HEARTBEAT_INTERVAL_NS;
+	if (!o->spin_ns)
+		o->spin_ns = SPIN_NS;
 	if (!o->token_limit)
 		o->token_limit = AHP_DEFAULT_TOKEN_LIMIT;
 	if (!o->max_retries)
@@ -182,6 +182,7 @@ static int copy_options(struct ahp_agent *agent,
 	agent->explicit_ack = o->flags & AHP_EXPLICIT_ACK;
 	agent->send_flags = o->flags & AHP_RELIABLE;
 	agent->wait = o->wait;
+	agent->spin_ns = agent->spin_max_ns = agent->options.spin_ns;
 	agent->own_uid = geteuid();
 	agent->options.id = agent->options.name_space = NULL;
 	agent->options.runtime_dir = NULL;

@@ -67,7 +67,11 @@ enum ahp_kind {
 
 /* How an agent waits for messages when there are none. */
 enum ahp_wait {
-	AHP_WAIT_ADAPTIVE = 0, /* spins some 50 us, then sleeps */
+	/*
+	 * Spins, then sleeps. Spins for as long as messages have taken to come of
+	 * late, at most spin_ns; hardly at all while it sleeps anyway.
+	 */
+	AHP_WAIT_ADAPTIVE = 0,
 	AHP_WAIT_BUSY = 1,     /* spins; peers never have to wake it */
 	AHP_WAIT_BLOCK = 2     /* sleeps at once */
 };
@@ -126,7 +130,7 @@ struct ahp_agent_options {
 	int64_t receive_timeout_ns;    /* what AHP_USUAL means; 0: 30 s */
 	int64_t heartbeat_interval_ns; /* see ahp_liveness(); 0: 30 s */
 	uint32_t token_limit;	       /* of messages that name none; 0: 500 */
-	uint32_t reserved32;	       /* 0 */
+	uint32_t spin_ns; /* AHP_WAIT_ADAPTIVE, at most; 0: 50 us */
 	uint64_t reserved[4];	       /* 0 */
 };
 
@@ -494,12 +498,25 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
 struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent);
 
 /*
- * One fd for a foreign event loop, readable when ahp_agent_run() has work. Before
- * each wait on it call ahp_agent_arm(): 1 means that work is already there, do
- * not wait. After the wait call ahp_agent_run() or ahp_receive(). It tells of
- * messages, and, of what was sent with AHP_NOTIFY, of events; not of room for
- * more. AVP_UNSUPPORTED with AHP_WAIT_BUSY: peers never
- * wake such an agent.
+ * One fd for a foreign event loop, readable when ahp_agent_run() has work; level-
+ * or edge-triggered. Before each wait on it call ahp_agent_arm(): 1 means that work
+ * is already there, do not wait. After the wait call ahp_agent_run(agent, 0), which
+ * also makes the fd unreadable again, then ahp_receive() until AVP_TIMEOUT.
+ *
+ *	while (ahp_agent_arm(agent) == 0 && epoll_wait(...) < 0)
+ *		;		// EINTR: arm again, wait again
+ *	ahp_agent_run(agent, 0);
+ *	while (!ahp_receive(agent, &message, 0))
+ *		...
+ *
+ * It tells of messages; of what was sent with AHP_NOTIFY, of events; and of room:
+ * when ahp_send() has answered AVP_QUEUE_FULL, calls of ahp_agent_arm() cover that
+ * link too until its room has come, which is told once, by 1. (ahp_agent_run() says
+ * 1 for messages only: try to send again.)
+ *
+ * With io_uring, waits of the thread that called the agent may end with EINTR
+ * though no signal came: poll(), epoll_wait() and sleeps; see avp_loop_fd().
+ * AVP_UNSUPPORTED with AHP_WAIT_BUSY: peers never wake such an agent.
  */
 int ahp_agent_fd(const struct ahp_agent *agent);
 int ahp_agent_arm(struct ahp_agent *agent);

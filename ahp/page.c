@@ -7,7 +7,8 @@
 #include "ahp/agent_internal.h"
 #include "shm/reason.h"
 
-#define WRITE_EVERY_NS 100000000ll
+#define BEAT_EVERY_NS 100000000ll
+#define WRITE_IDLE_NS 1000000000ll /* when there is nothing new to tell */
 
 int ahp__page_open(struct ahp_agent *agent, struct avp_reason *why)
 {
@@ -38,8 +39,7 @@ static void fill_stats(const struct ahp_agent *agent, uint64_t *out)
 {
 	struct ahp_stats stats;
 
-	static_assert(sizeof(stats) ==
-			      sizeof(((struct page_record *)0)->stats),
+	static_assert(sizeof(stats) == sizeof(((struct page_record *)0)->stats),
 		      "observers read struct ahp_stats");
 	ahp_agent_stats(agent, &stats);
 	memcpy(out, &stats, sizeof(stats));
@@ -75,21 +75,34 @@ static void write_record(struct ahp_agent *agent, int64_t now_ns)
 	if (!may_write() ||
 	    pwrite(agent->page_file, &r, sizeof(r), 0) != sizeof(r))
 		return;
+	memcpy(agent->page_stats, r.stats, sizeof(r.stats));
 	agent->page_written_ns = now_ns;
+}
+
+/* Some 20 us to write the file: an idle agent does little else. */
+static bool is_news(const struct ahp_agent *agent, int64_t now_ns)
+{
+	uint64_t stats[sizeof(agent->page_stats) / 8];
+
+	if (!agent->page_written_ns ||
+	    now_ns - agent->page_written_ns >= WRITE_IDLE_NS)
+		return true;
+	fill_stats(agent, stats);
+	return memcmp(stats, agent->page_stats, sizeof(stats));
 }
 
 void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns)
 {
 	uint64_t beat;
 
-	if (agent->page_written_ns &&
-	    now_ns - agent->page_written_ns < WRITE_EVERY_NS)
+	if (agent->page_written_ns && now_ns - agent->beat_ns < BEAT_EVERY_NS)
 		return;
+	agent->beat_ns = now_ns;
 	/* relaxed: a counter that observers compare with itself */
 	beat = atomic_load_explicit(&agent->page->heartbeat,
 				    memory_order_relaxed);
 	atomic_store_explicit(&agent->page->heartbeat, beat + 1,
 			      memory_order_relaxed);
-	if (agent->page_file >= 0)
+	if (agent->page_file >= 0 && is_news(agent, now_ns))
 		write_record(agent, now_ns);
 }

@@ -140,6 +140,12 @@ static bool has_room(const struct ahp__link *link, uint64_t lent_bytes)
 		link->lent_bytes + lent_bytes <= link->lent_max);
 }
 
+bool ahp__link_room_came(struct ahp__link *link)
+{
+	return link->state == LINK_UP && ahp__acks_read(link) &&
+	       has_room(link, link->room_bytes);
+}
+
 struct room_wait {
 	struct ahp__peer *peer;
 	uint64_t lent_bytes;
@@ -184,8 +190,13 @@ LANE_COLD static int wait_for_room(struct ahp_agent *agent, struct ahp__link **l
 	struct room_wait wait = { (*link)->peer, lent_bytes };
 
 	if (!room_decided(&wait) &&
-	    ahp__agent_wait(agent, timeout_ns, NEWS_ACKS, room_decided, &wait))
+	    ahp__agent_wait(agent, timeout_ns, NEWS_ACKS, room_decided,
+			    &wait)) {
+		/* ahp_agent_arm() covers it from now on. */
+		agent->room_wanted = wait.peer->link->room_wanted = true;
+		wait.peer->link->room_bytes = lent_bytes;
 		return no_room(wait.peer->link, why);
+	}
 	*link = wait.peer->link;
 	if (*link && (*link)->state == LINK_UP)
 		return 0;

@@ -9,6 +9,9 @@
 
 #define SPINS_PER_CLOCK 32	    /* a look at the clock costs 25 ns */
 #define SPINS_PER_TURN	1024	    /* a look at the sockets costs 250 */
+#define WAKE_NS		25000	    /* from a bell until its sleeper runs */
+#define SPIN_MIN_NS	20000	    /* while messages come that soon */
+#define SPIN_LEAST_NS	1000	    /* less is none */
 #define BELL_GRACE_NS	100000000ll /* a producer may lose its core that long */
 
 /* ---- turns ------------------------------------------------------------------- */
@@ -175,13 +178,30 @@ static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
 static bool sleeps_now(const struct ahp_agent *agent, int64_t spun_ns)
 {
 	return agent->wait == AHP_WAIT_BLOCK ||
-	       (agent->wait == AHP_WAIT_ADAPTIVE && spun_ns > SPIN_NS);
+	       (agent->wait == AHP_WAIT_ADAPTIVE && spun_ns >= agent->spin_ns);
+}
+
+int64_t ahp__spin_next(int64_t spin_ns, int64_t longest_ns, int64_t waited_ns,
+		       bool slept)
+{
+	int64_t want = 2 * waited_ns;
+
+	if (waited_ns - (slept ? WAKE_NS : 0) > longest_ns)
+		return spin_ns < 2 * SPIN_LEAST_NS ? 0 : spin_ns / 2;
+	if (slept)
+		return longest_ns;
+	if (want < SPIN_MIN_NS)
+		want = SPIN_MIN_NS;
+	if (want > longest_ns)
+		want = longest_ns;
+	return spin_ns + (want - spin_ns) / 8;
 }
 
 int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		    enum ahp__news news, bool (*ready)(void *arg), void *arg)
 {
 	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
+	bool slept = false, came;
 
 	ahp__settle_all(agent);
 	if (timeout_ns == AHP_USUAL)
@@ -198,14 +218,20 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 			if (timeout_ns < AHP_FOREVER - now_ns)
 				end_ns = now_ns + timeout_ns;
 		}
-		if (sleeps_now(agent, now_ns - start_ns) && timeout_ns)
+		slept |= sleeps_now(agent, now_ns - start_ns) && timeout_ns;
+		if (slept)
 			sleep_until(agent, end_ns, news, ready, arg);
 		else if (spins % SPINS_PER_TURN == 0 || now_ns >= end_ns)
 			ahp__agent_turn(agent, 0);
 		if (now_ns >= end_ns)
-			return ready(arg) ? 0 : AVP_TIMEOUT;
+			break;
 	}
-	return 0;
+	came = now_ns < end_ns || ready(arg);
+	if (start_ns && timeout_ns && (came || timeout_ns > agent->spin_max_ns))
+		agent->spin_ns =
+			ahp__spin_next(agent->spin_ns, agent->spin_max_ns,
+				       ahp__now_ns() - start_ns, slept);
+	return came ? 0 : AVP_TIMEOUT;
 }
 
 /* ---- waiting elsewhere ------------------------------------------------------- */
@@ -248,6 +274,24 @@ int ahp_agent_fd(const struct ahp_agent *agent)
 	return avp_loop_fd(agent->loop);
 }
 
+/* Has one of those come that were too many? Each is told once. */
+static bool room_came(struct ahp_agent *agent)
+{
+	bool came = false;
+
+	agent->room_wanted = false;
+	for (uint32_t i = agent->ups; i-- > 0;) {
+		struct ahp__link *link = i < agent->ups ? agent->up[i] : NULL;
+
+		if (!link || !link->room_wanted)
+			continue;
+		link->room_wanted = !ahp__link_room_came(link);
+		agent->room_wanted |= link->room_wanted;
+		came |= !link->room_wanted;
+	}
+	return came;
+}
+
 int ahp_agent_arm(struct ahp_agent *agent)
 {
 	AHP_GUARD(agent);
@@ -258,6 +302,12 @@ int ahp_agent_arm(struct ahp_agent *agent)
 		ahp__keep_turn(agent);
 	/* A new value each time: the bell for the last one may have been taken
 	 * by a call in between. */
-	arm(agent, run_news(agent));
-	return ahp__any_ready(agent) || ahp__event_ready(agent);
+	disarm(agent);
+	if (!agent->room_wanted) {
+		arm(agent, run_news(agent));
+		return ahp__any_ready(agent) || ahp__event_ready(agent);
+	}
+	arm(agent, NEWS_MESSAGES | NEWS_ACKS);
+	return room_came(agent) || ahp__any_ready(agent) ||
+	       ahp__event_ready(agent);
 }

@@ -10,7 +10,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -503,47 +502,6 @@ static void ways_to_wait(void)
 	}
 }
 
-/* A foreign loop that takes messages by ahp_receive(), or by ahp_agent_run(). */
-static void foreign_loop(void)
-{
-	struct ahp_agent *a = agent_open("a", NULL), *b = agent_open("b", NULL);
-	struct epoll_event event = {.events = EPOLLIN};
-	int epoll = epoll_create1(EPOLL_CLOEXEC);
-	struct ahp_message m;
-
-	agents_link(a, b);
-	epoll_ctl(epoll, EPOLL_CTL_ADD, ahp_agent_fd(a), &event);
-	for (int i = 0; i < 50; i++) {
-		CU_ASSERT_EQUAL(ahp_agent_arm(a), 0);
-		CU_ASSERT_EQUAL(epoll_wait(epoll, &event, 1, 0), 0);
-		CU_ASSERT_EQUAL(agent_say(b, "a", "x", NULL), 0);
-		CU_ASSERT_EQUAL(agent_say(b, "a", "y", NULL), 0);
-		/* Level: told again until it is looked at. */
-		CU_ASSERT_EQUAL(epoll_wait(epoll, &event, 1, 0), 1);
-		CU_ASSERT_EQUAL(epoll_wait(epoll, &event, 1, 0), 1);
-		CU_ASSERT_EQUAL(ahp_agent_arm(a), 1);
-		if (i % 2)
-			CU_ASSERT_EQUAL(ahp_agent_run(a, 0), 1);
-		CU_ASSERT(agent_hears(a, "x"));
-		CU_ASSERT(agent_hears(a, "y"));
-		CU_ASSERT_EQUAL(ahp_receive(a, &m, 0), AVP_TIMEOUT);
-	}
-	/* A new link and a hang-up are work too. */
-	CU_ASSERT_EQUAL(ahp_agent_arm(a), 0);
-	ahp_agent_close(b);
-	CU_ASSERT_EQUAL(epoll_wait(epoll, &event, 1, 0), 1);
-	CU_ASSERT_EQUAL(ahp_agent_run(a, 0), 0);
-	CU_ASSERT_EQUAL(agent_stats(a).links, 0);
-	CU_ASSERT_EQUAL(epoll_wait(epoll, &event, 1, 0), 0);
-	b = agent_open("b", NULL);
-	CU_ASSERT_EQUAL(ahp_connect(b, "a", 0, NULL, NULL), AVP_TIMEOUT);
-	CU_ASSERT_EQUAL(epoll_wait(epoll, &event, 1, 0), 1);
-	agents_link(b, a);
-	close(epoll);
-	ahp_agent_close(a);
-	ahp_agent_close(b);
-}
-
 /* ---- forks ----------------------------------------------------------------------------------- */
 
 static void in_a_child(struct ahp_agent *agent, struct ahp_message *m,
@@ -724,7 +682,6 @@ int main(void)
 		TEST(many_peers),
 		TEST(both_connect_at_once),
 		TEST(ways_to_wait),
-		TEST(foreign_loop),
 		TEST(fork_after_open),
 		TEST(limits_of_memory),
 		{0},

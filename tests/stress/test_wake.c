@@ -76,6 +76,26 @@ static void look_for_ack(struct place *p)
 	p->saw = acks.accepted > (uint64_t)(p - place) + 1;
 }
 
+/* A flush that only says that a slot was read: room, and nothing settled. */
+static void consume(struct place *p)
+{
+	uint64_t next = (uint64_t)(p - place) + 2;
+	uint32_t rung = 0;
+
+	avp_lane_ack_below(&tx, 1, 1, next);
+	avp_lane_ack_flush(&tx);
+	p->rang = avp__wake_due(&p->word, &rung);
+}
+
+static void look_for_room(struct place *p)
+{
+	struct avp_acks acks;
+
+	avp__wake_arm(&p->word);
+	avp_lane_acks_load(&rx, &acks);
+	p->saw = acks.consumed > (uint64_t)(p - place) + 1;
+}
+
 /* A flush of an ack ring's entry alone: the words stay as they are. */
 static void acknowledge_one(struct place *p)
 {
@@ -172,6 +192,11 @@ static void ack_word(void)
 	litmus(acknowledge, look_for_ack);
 }
 
+static void room(void)
+{
+	litmus(consume, look_for_room);
+}
+
 static void ack_entry(void)
 {
 	litmus(acknowledge_one, look_for_entry);
@@ -203,11 +228,8 @@ static void each_arming_is_new(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(message),
-		TEST(ack_word),
-		TEST(ack_entry),
-		TEST(each_arming_is_new),
-		{0},
+		TEST(message),	 TEST(ack_word),	   TEST(room),
+		TEST(ack_entry), TEST(each_arming_is_new), {0},
 	};
 
 	return test_main("wake", tests);
