@@ -8,18 +8,11 @@
 
 #include "ahp/cmd_bench.h"
 
-#define WAIT_NS	    10000000000ll
-#define HIDDEN_DIM  64
-#define INLINE_MAX  128 /* payloads up to here are sent from private memory */
+#define HIDDEN_DIM 64
 
 static const char *const names[2] = { "bench-a", "bench-b" };
 
-static void fail(const char *what, int code, const struct avp_reason *why)
-{
-	bench_die("%s: %s: %s", what, avp_error_name(code), why->text);
-}
-
-static void prepare_template(struct bench_side *me)
+void bench_template(struct bench_side *me)
 {
 	struct avp_metadata metadata = {
 		.model_id = avp_str_of("bench"),
@@ -32,112 +25,144 @@ static void prepare_template(struct bench_side *me)
 					    AVP_DIALECT_0_2, &why);
 
 	if (error)
-		fail("metadata", error, &why);
+		bench_fail("metadata", &why);
 }
 
 /* The body that is handed over again and again: written once, here. */
 static void prepare_handover(struct bench_side *me)
 {
 	struct avp_reason why = { 0 };
-	int error = ahp_loan(me->agent, NULL, me->options->size, 0, &me->loan,
+	int error = ahp_loan(me->agent, NULL, me->size, 0, &me->loan,
 			     &why);
 
 	if (error)
-		fail("loan", error, &why);
-	bench_fill(me->loan.data, me->options->size, 7);
+		bench_fail("loan", &why);
+	bench_fill(me->loan.data, me->size, 7);
 }
 
-static void await_link(struct bench_side *me)
+void bench_await_links(struct ahp_agent **agent, unsigned count)
 {
 	struct ahp_stats stats;
+	unsigned linked;
 
 	do {
-		ahp_agent_run(me->agent, 1000000);
-		ahp_agent_stats(me->agent, &stats);
-	} while (!stats.links);
+		linked = 0;
+		for (unsigned i = 0; i < count; i++) {
+			ahp_agent_run(agent[i], 0);
+			ahp_agent_stats(agent[i], &stats);
+			linked += stats.links != 0;
+		}
+	} while (linked < count);
 }
 
-/* The other process may not have opened its agent yet. */
-static void connect_other(struct bench_side *me)
+uint32_t bench_connect(struct ahp_agent *agent, const char *id)
 {
 	struct avp_reason why = { 0 };
 	int tries = 5000, error;
+	uint32_t peer;
 
 	do {
-		error = ahp_connect(me->agent, names[1], WAIT_NS, &me->peer,
-				    &why);
+		error = ahp_connect(agent, id, BENCH_WAIT_NS, &peer, &why);
 		if (!error)
-			return;
-		ahp_agent_run(me->agent, 1000000);
+			return peer;
+		ahp_agent_run(agent, 1000000);
 	} while (error == AVP_AGENT_NOT_FOUND && --tries);
-	fail("connect", error, &why);
+	bench_fail("connect", &why);
+}
+
+struct ahp_agent *bench_agent_new(const struct bench_side *me, const char *id)
+{
+	struct ahp_agent_options options = {
+		.size = sizeof(options),
+		.id = id,
+		.name_space = "bench",
+		.runtime_dir = me->options->runtime_dir,
+		.wait = me->options->wait,
+		.quota_bytes = 8 * me->size + (256u << 20),
+	};
+	struct avp_reason why = { 0 };
+	struct ahp_agent *agent;
+
+	if (ahp_agent_open(&agent, &options, &why))
+		bench_fail("open", &why);
+	return agent;
 }
 
 void bench_agent_open(struct bench_side *me)
 {
-	struct ahp_agent_options options = {
-		.size = sizeof(options),
-		.id = names[me->role],
-		.name_space = "bench",
-		.runtime_dir = me->options->runtime_dir,
-		.wait = me->options->wait,
-		.quota_bytes = 8 * me->options->size + (256u << 20),
-	};
-	struct avp_reason why = { 0 };
-	int error = ahp_agent_open(&me->agent, &options, &why);
-
-	if (error)
-		fail("open", error, &why);
-	prepare_template(me);
+	bench_template(me);
+	me->agent = bench_agent_new(me, names[me->role]);
 	if (me->role)
-		await_link(me);
+		bench_await_links(&me->agent, 1);
 	else
-		connect_other(me);
+		me->peer = bench_connect(me->agent, names[1]);
 	if (!strcmp(me->options->bench, "handover"))
 		prepare_handover(me);
 }
 
+/* Both sides' late wakes are told by role 0, which closes last. */
 void bench_agent_close(struct bench_side *me)
 {
+	_Atomic uint64_t *theirs = &me->shared->late_wakes.word;
+	struct ahp_stats stats;
+
+	ahp_agent_stats(me->agent, &stats);
+	if (me->role) {
+		/* relaxed: the end of this process orders it */
+		atomic_store_explicit(theirs, stats.late_wakes,
+				      memory_order_relaxed);
+	} else if (me->options->wait != AHP_WAIT_BUSY) {
+		bench_note(me, "late_wakes",
+			   (double)(stats.late_wakes +
+				    atomic_load_explicit(
+					    theirs, memory_order_relaxed)));
+		bench_note_text(me, "doorbell",
+				ahp_agent_doorbell(me->agent));
+	}
 	ahp_agent_close(me->agent);
 }
 
 /* ---- one message ----------------------------------------------------------------- */
+
+void bench_compose(struct bench_side *me, struct ahp_outgoing *m)
+{
+	m->peer = me->peer;
+	m->method = me->role ? AHP_RESULT : AHP_TASK;
+	m->kind = AHP_FRAME;
+	m->frame = &me->template;
+	m->body_bytes = me->size;
+}
 
 static void send_message(struct bench_side *me, struct ahp_outgoing *m)
 {
 	struct avp_reason why;
 	int error;
 
-	m->peer = me->peer;
-	m->method = me->role ? AHP_RESULT : AHP_TASK;
-	m->kind = AHP_FRAME;
-	m->frame = &me->template;
-	m->body_bytes = me->options->size;
-	error = ahp_send(me->agent, m, WAIT_NS, NULL, &why);
+	bench_compose(me, m);
+	error = ahp_send(me->agent, m, BENCH_WAIT_NS, NULL, &why);
 	if (error)
-		fail("send", error, &why);
+		bench_fail("send", &why);
 }
 
 static void send_small(struct bench_side *me, uint64_t stamp)
 {
-	_Alignas(64) uint8_t payload[INLINE_MAX];
+	_Alignas(64) uint8_t payload[BENCH_INLINE];
 	struct ahp_outgoing m = { .body = payload };
 
-	bench_fill(payload, me->options->size, stamp);
+	bench_fill(payload, me->size, stamp);
 	send_message(me, &m);
 }
 
 static void send_large(struct bench_side *me, uint64_t stamp)
 {
-	uint64_t size = me->options->size;
+	uint64_t size = me->size;
 	struct avp_reason why;
 	struct ahp_loan loan;
 	int error = ahp_loan(me->agent, NULL, size, 0, &loan, &why);
 	struct ahp_outgoing m = { .body = loan.data, .loan = &loan };
 
 	if (error)
-		fail("loan", error, &why);
+		bench_fail("loan", &why);
 	bench_fill(loan.data, size, stamp);
 	send_message(me, &m);
 }
@@ -153,30 +178,41 @@ static void send_again(struct bench_side *me)
 	send_message(me, &m);
 }
 
-/* The next message, with its metadata checked; release it. */
-static void receive(struct bench_side *me, struct ahp_message *m)
+void bench_judge(struct bench_side *me, const struct ahp_message *m)
 {
 	const struct avp_metadata *metadata = &m->frame.metadata;
-	int error = ahp_receive(me->agent, m, AHP_FOREVER);
 
-	if (error)
-		bench_die("receive: %s", avp_error_name(error));
 	if (m->kind != AHP_FRAME || metadata->hidden_dim != HIDDEN_DIM ||
 	    metadata->model_id.len != 5 ||
 	    memcmp(metadata->model_id.data, "bench", 5) ||
-	    m->frame.payload_bytes != me->options->size)
+	    m->frame.payload_bytes != me->size)
 		bench_die("a message that is not the bench's");
 	me->peer = m->peer;
 }
 
-static void receive_all(struct bench_side *me, uint64_t stamp)
+/* The next message, with its metadata checked; release it. */
+static void receive(struct bench_side *me, struct ahp_message *m)
+{
+	int error = ahp_receive(me->agent, m, AHP_FOREVER);
+
+	if (error)
+		bench_die("receive: %s", avp_error_name(error));
+	bench_judge(me, m);
+}
+
+void bench_read(struct bench_side *me, struct ahp_message *m, uint64_t stamp)
+{
+	if (!bench_check(m->frame.payload, me->size, stamp))
+		bench_die("payload %llu is damaged", (unsigned long long)stamp);
+	ahp_release(me->agent, m);
+}
+
+void bench_receive(struct bench_side *me, uint64_t stamp)
 {
 	struct ahp_message m;
 
 	receive(me, &m);
-	if (!bench_check(m.frame.payload, me->options->size, stamp))
-		bench_die("payload %llu is damaged", (unsigned long long)stamp);
-	ahp_release(me->agent, &m);
+	bench_read(me, &m, stamp);
 }
 
 static void receive_ends(struct bench_side *me)
@@ -187,7 +223,7 @@ static void receive_ends(struct bench_side *me)
 	receive(me, &m);
 	p = m.frame.payload;
 	if (!bench_check(p, 8, 7) ||
-	    !bench_check(p + (me->options->size / 8 - 1) * 8, 8, 7))
+	    !bench_check(p + (me->size / 8 - 1) * 8, 8, 7))
 		bench_die("the body that was handed over is damaged");
 	ahp_release(me->agent, &m);
 }
@@ -198,18 +234,18 @@ void bench_latency(struct bench_side *me, uint64_t trips,
 		   struct bench_hist *hist)
 {
 	void (*send)(struct bench_side *, uint64_t) =
-		me->options->size <= INLINE_MAX ? send_small : send_large;
+		me->size <= BENCH_INLINE ? send_small : send_large;
 	uint64_t last = bench_ticks(), now;
 
 	for (uint64_t i = 0; i < trips; i++) {
 		uint64_t n = ++me->sequence;
 
 		if (me->role)
-			receive_all(me, n);
+			bench_receive(me, n);
 		send(me, n);
 		if (me->role)
 			continue;
-		receive_all(me, n);
+		bench_receive(me, n);
 		now = bench_ticks();
 		bench_hist_add(hist, now - last);
 		last = now;
@@ -239,14 +275,14 @@ void bench_throughput(struct bench_side *me, uint64_t trips,
 		      struct bench_hist *hist)
 {
 	void (*send)(struct bench_side *, uint64_t) =
-		me->options->size <= INLINE_MAX ? send_small : send_large;
+		me->size <= BENCH_INLINE ? send_small : send_large;
 	uint64_t begin = bench_ticks();
 
 	for (uint64_t i = 0; i < trips; i++) {
 		uint64_t n = ++me->sequence;
 
 		if (me->role)
-			receive_all(me, n);
+			bench_receive(me, n);
 		else
 			send(me, n);
 	}
@@ -254,7 +290,7 @@ void bench_throughput(struct bench_side *me, uint64_t trips,
 		send(me, me->sequence);
 		return;
 	}
-	receive_all(me, me->sequence);
+	bench_receive(me, me->sequence);
 	/* Sixteenths of a tick a message: a histogram holds whole numbers. */
-	bench_hist_add(hist, (bench_ticks() - begin) * 16 / trips);
+	bench_hist_add(hist, (bench_ticks() - begin) * BENCH_SIXTEEN / trips);
 }

@@ -7,8 +7,8 @@ static unsigned bucket_of(uint64_t value)
 {
 	unsigned shift = 0;
 
-	while (value >> (HIST_SUB_BITS + 1 + shift))
-		shift++;
+	if (value >> (HIST_SUB_BITS + 1))
+		shift = 63 - HIST_SUB_BITS - (unsigned)__builtin_clzll(value);
 	return (shift << HIST_SUB_BITS) + (unsigned)(value >> shift);
 }
 
@@ -25,9 +25,7 @@ static double value_of(unsigned bucket)
 
 void bench_hist_add(struct bench_hist *hist, uint64_t value)
 {
-	unsigned bucket = bucket_of(value);
-
-	hist->bucket[bucket < HIST_BUCKETS ? bucket : HIST_BUCKETS - 1]++;
+	hist->bucket[bucket_of(value)]++;
 	hist->count++;
 	if (value > hist->max)
 		hist->max = value;
@@ -40,6 +38,17 @@ void bench_hist_merge(struct bench_hist *to, const struct bench_hist *from)
 	to->count += from->count;
 	if (from->max > to->max)
 		to->max = from->max;
+}
+
+uint64_t bench_hist_between(const struct bench_hist *hist, double low,
+			    double high)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < HIST_BUCKETS; i++)
+		if (value_of(i) >= low && value_of(i) < high)
+			count += hist->bucket[i];
+	return count;
 }
 
 double bench_hist_at(const struct bench_hist *hist, double part)
