@@ -64,7 +64,7 @@ static const struct bench_kind kinds[BENCHES] = {
 	{"wake",
 	 {FLOOR,
 	  {"baseline", "futex-pingpong", bench_futex},
-	  {"measured", "wake", bench_latency}},
+	  {"measured", "wake", bench_wake}},
 	 .open = bench_agent_open,
 	 .close = bench_agent_close},
 	{"fanout",

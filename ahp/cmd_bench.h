@@ -196,6 +196,8 @@ void bench_template(struct bench_side *me);
 void bench_compose(struct bench_side *me, struct ahp_outgoing *m);
 /* It is the bench's, with the metadata that it has to have. */
 void bench_judge(struct bench_side *me, const struct ahp_message *m);
+/* The payload of that stamp: a message in a slot, or out of a loan. */
+void bench_send(struct bench_side *me, uint64_t stamp);
 /* Its payload has that stamp; releases it. */
 void bench_read(struct bench_side *me, struct ahp_message *m, uint64_t stamp);
 /* All three, with the next message. */
@@ -205,7 +207,9 @@ void bench_receive(struct bench_side *me, uint64_t stamp);
 #define BENCH_INLINE  128 /* payloads up to here are sent from private memory */
 
 /* cmd_bench_rate.c: at fixed times; and round trips beside other stages. */
-bench_stage bench_rate, bench_small;
+bench_stage bench_rate, bench_small, bench_wake;
+/* A round trip, unless nobody slept in it. */
+void bench_add_asleep(struct bench_hist *hist, uint64_t ticks);
 
 /* cmd_bench_many.c: agents with many links. */
 bench_stage bench_one_link, bench_fanout;

@@ -167,6 +167,14 @@ static void send_large(struct bench_side *me, uint64_t stamp)
 	send_message(me, &m);
 }
 
+void bench_send(struct bench_side *me, uint64_t stamp)
+{
+	if (me->size <= BENCH_INLINE)
+		send_small(me, stamp);
+	else
+		send_large(me, stamp);
+}
+
 static void send_again(struct bench_side *me)
 {
 	struct ahp_outgoing m = {

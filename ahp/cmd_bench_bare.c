@@ -220,9 +220,9 @@ void bench_futex(struct bench_side *me, uint64_t trips,
 		 struct bench_hist *hist)
 {
 	_Atomic uint32_t *bell = me->shared->bell;
-	uint64_t last = bench_ticks(), now;
 
 	for (uint64_t i = 0; i < trips; i++) {
+		uint64_t begin = bench_ticks();
 		uint32_t n = (uint32_t)++me->sequence;
 
 		if (me->role)
@@ -231,9 +231,7 @@ void bench_futex(struct bench_side *me, uint64_t trips,
 		if (me->role)
 			continue;
 		sleep_until(&bell[1], n);
-		now = bench_ticks();
-		bench_hist_add(hist, now - last);
-		last = now;
+		bench_add_asleep(hist, bench_ticks() - begin);
 	}
 }
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
+ * Round trips that do not just follow one another.
+ *
  * Messages at fixed times, whether or not the last answer has come. Each counts
  * from the time at which it was due, not from when it was sent: what stalls is
  * then seen by all that was due meanwhile, and not by one message alone.
  */
 #include "ahp/cmd_bench.h"
 
-#define SMALL 64
+#define SMALL	  64
+#define AWAKE_NS  2500	 /* nobody wakes, and is answered, in less */
+#define DROWSY_NS 100000 /* after which the other side does sleep */
 
 struct schedule {
 	double begin, interval; /* ticks */
@@ -106,4 +110,39 @@ void bench_small(struct bench_side *me, uint64_t trips, struct bench_hist *hist)
 	me->size = SMALL;
 	bench_latency(me, trips, hist);
 	me->size = size;
+}
+
+/* ---- asleep ---------------------------------------------------------------------- */
+
+/*
+ * Two sides that once found each other awake would go on so: what is there before
+ * one has begun to sleep is no wake-up. Such a trip does not count, and the next
+ * waits until the other side sleeps again.
+ */
+void bench_add_asleep(struct bench_hist *hist, uint64_t ticks)
+{
+	uint64_t begin = bench_ticks();
+	double rate = bench_ticks_per_ns();
+
+	if ((double)ticks >= AWAKE_NS * rate) {
+		bench_hist_add(hist, ticks);
+		return;
+	}
+	while ((double)(bench_ticks() - begin) < DROWSY_NS * rate)
+		__builtin_ia32_pause();
+}
+
+void bench_wake(struct bench_side *me, uint64_t trips, struct bench_hist *hist)
+{
+	if (me->role) { /* answers as in any round trip */
+		bench_latency(me, trips, hist);
+		return;
+	}
+	for (uint64_t i = 0; i < trips; i++) {
+		uint64_t begin = bench_ticks(), n = ++me->sequence;
+
+		bench_send(me, n);
+		bench_receive(me, n);
+		bench_add_asleep(hist, bench_ticks() - begin);
+	}
 }
