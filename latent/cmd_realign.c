@@ -128,6 +128,23 @@ struct answer {
 	bool cached;
 };
 
+/* The formula has an answer for nothing but zeros, which helps nobody. */
+static void warn_zeros(const struct avp_realign_matrix *m)
+{
+	const size_t count = (size_t)m->dim * m->dim;
+	size_t i = 0;
+
+	while (i < count && m->w[i] == 0)
+		i++;
+	if (i < count)
+		return;
+	fprintf(stderr,
+		"avpctl: realign compute: warning: W has nothing but zeros, as "
+		"%s; is the file damaged?\n",
+		m->target_norm == 0 ? "the input embeddings have"
+				    : "when lm_head has");
+}
+
 static int compute(const struct request *q, const struct avp_tensor *e_in,
 		   const struct avp_tensor *e_out, struct answer *a,
 		   struct avp_reason *why)
@@ -159,9 +176,12 @@ static int compute(const struct request *q, const struct avp_tensor *e_in,
 	a->seconds = now() - p.start;
 	if (r.raised)
 		fprintf(stderr,
-			"avpctl: realign compute: warning: not positive "
-			"definite; lambda raised to %g\n",
+			"avpctl: realign compute: warning: E_out^T E_out is "
+			"not positive definite, as when lm_head has less rank "
+			"than columns; lambda raised to %g, so W is a damped "
+			"solution\n",
 			r.lambda);
+	warn_zeros(&a->m);
 	return 0;
 }
 

@@ -585,6 +585,7 @@ int avp_realign_cache_path(char *path, size_t capacity, const char *dir,
 /*
  * Writes the file beside its name, syncs it, and renames it into place: a
  * reader sees the old one or the new one, whole. The directory is made (0700).
+ * What killed writers of this file have left beside it is removed first.
  * 0, AVP_IO, AVP_PERMISSION, or AVP_TOO_LARGE.
  */
 int avp_realign_cache_write(const char *path, const float *w, uint32_t dim,

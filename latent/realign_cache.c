@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The realignment cache: one matrix a file, as torch.save() writes it. */
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +17,8 @@
 #include "shm/reason.h"
 
 #define HASH_DIGITS 64
+#define SUFFIX	    ".tmp"
+#define OPEN_TRIES  16
 
 /* What torch writes today; its reader takes 1 to 10. */
 #define ARCHIVE_VERSION "3\n"
@@ -126,30 +130,82 @@ static int sync_parent(const char *path, struct avp_reason *why)
 	return err;
 }
 
-static int write_beside(const char *path, const char *temporary, const float *w,
-			uint32_t dim, float target_norm, struct avp_reason *why)
+/*
+ * The file beside `path` that is being written is held by a flock, so whoever
+ * gets the lock of one knows that its writer was killed: there is no guess by
+ * process numbers, which other pid namespaces count for themselves.
+ */
+static void remove_left(int dir, const char *name)
 {
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int err = 0;
+	int fd = openat(dir, name,
+			O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
 
 	if (fd < 0)
-		return failed(temporary, why);
-	if (write_archive(fd, w, dim, target_norm))
-		err = failed(temporary, why);
-	if (close(fd) && !err)
-		err = failed(temporary, why);
-	if (!err && rename(temporary, path))
-		err = failed(path, why);
-	if (err)
-		unlink(temporary);
-	return err ? err : sync_parent(path, why);
+		return;
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+	    !flock(fd, LOCK_EX | LOCK_NB))
+		unlinkat(dir, name, 0);
+	close(fd);
+}
+
+/* Removes what killed writers of this file have left beside it. */
+static void sweep(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const char *base = slash ? slash + 1 : path;
+	const size_t n = strlen(base), suffix = sizeof(SUFFIX) - 1;
+	char *parent = strndup(path, (size_t)(base - path));
+	DIR *dir = parent ? opendir(*parent ? parent : ".") : NULL;
+	const struct dirent *entry;
+
+	free(parent);
+	while (dir && (entry = readdir(dir))) {
+		const char *name = entry->d_name;
+		const size_t len = strlen(name);
+
+		if (len > n + 1 + suffix && !strncmp(name, base, n) &&
+		    name[n] == '.' && !strcmp(name + len - suffix, SUFFIX))
+			remove_left(dirfd(dir), name);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/*
+ * Makes and locks it, under a name of its own: threads and processes that write
+ * one model's file do not meet. Negative, with errno, if there is none.
+ */
+static int open_beside(const char *path, char **temporary)
+{
+	struct stat st;
+	int fd;
+
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		if (asprintf(temporary, "%s.XXXXXX" SUFFIX, path) < 0) {
+			*temporary = NULL;
+			return -1;
+		}
+		fd = mkostemps(*temporary, sizeof(SUFFIX) - 1, O_CLOEXEC);
+		/* A file system without locks has no sweepers either. */
+		if (fd < 0 ||
+		    ((!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
+		     !fstat(fd, &st) && st.st_nlink))
+			return fd;
+		/* Swept before it was locked. */
+		close(fd);
+		free(*temporary);
+		*temporary = NULL;
+	}
+	errno = EBUSY;
+	return -1;
 }
 
 int avp_realign_cache_write(const char *path, const float *w, uint32_t dim,
 			    float target_norm, struct avp_reason *why)
 {
 	char *temporary;
-	int err;
+	int fd, err;
 
 	if (!dim || dim > AVP_REALIGN_DIM)
 		return avp__fail(why, AVP_TOO_LARGE,
@@ -158,13 +214,21 @@ int avp_realign_cache_write(const char *path, const float *w, uint32_t dim,
 	err = make_parents(path, why);
 	if (err)
 		return err;
-	/* Two processes that write one model's file do not meet. */
-	if (asprintf(&temporary, "%s.%ld.tmp", path, (long)getpid()) < 0)
-		return avp__fail(why, AVP_NO_MEMORY, "no memory");
-	unlink(temporary); /* of a process of our number that was killed */
-	err = write_beside(path, temporary, w, dim, target_norm, why);
+	sweep(path);
+	fd = open_beside(path, &temporary);
+	if (fd < 0) {
+		err = failed(path, why);
+	} else {
+		/* Renamed while it is locked. */
+		if (write_archive(fd, w, dim, target_norm) ||
+		    rename(temporary, path)) {
+			err = failed(path, why);
+			unlink(temporary);
+		}
+		close(fd);
+	}
 	free(temporary);
-	return err;
+	return err ? err : sync_parent(path, why);
 }
 
 /* ---- reading -------------------------------------------------------------- */

@@ -195,6 +195,58 @@ static void matrices(void)
 			2);
 }
 
+/* Computes with E_in, or E_out, all x but one number, y; the exit status. */
+static int computed(const char *which, float x, float y)
+{
+	const char *in = strcmp(which, "in") ? "good" : "bad";
+	const char *out = strcmp(which, "out") ? "good" : "bad";
+	float bad[20 * 4], good[20 * 4];
+
+	for (int i = 0; i < 20 * 4; i++) {
+		bad[i] = x;
+		good[i] = (float)((i * 37 + i / 4 * 11) % 17) - 8;
+	}
+	bad[33] = y;
+	tool_save("bad", bad, sizeof(bad));
+	tool_save("good", good, sizeof(good));
+	return TOOL("realign", "compute", "--e-in", tool_path(in), "--e-out",
+		    tool_path(out), "--vocab", "20", "--dim", "4", "-o",
+		    tool_path("w"));
+}
+
+static void warned(const char *text)
+{
+	CU_ASSERT(
+		tool_complained("tool", "avpctl: realign compute: warning: "));
+	CU_ASSERT(tool_has("tool.err", text));
+	avp_json_free(tool_answer("tool"));
+}
+
+/* What cannot be right is said. */
+static void strange_weights(void)
+{
+	const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f};
+	struct bytes err;
+
+	CU_ASSERT_EQUAL(computed("", 0, 0), 0);
+	err = tool_load("tool.err");
+	CU_ASSERT_EQUAL(err.len, 0);
+	bytes_free(&err);
+	CU_ASSERT_EQUAL(computed("in", 0, 0), 0);
+	warned("nothing but zeros, as the input embeddings have");
+	CU_ASSERT_EQUAL(computed("out", 0, 0), 0);
+	warned("nothing but zeros, as when lm_head has");
+	/* All rows alike: rank 1. */
+	CU_ASSERT_EQUAL(computed("out", 1e3f, 1e3f), 0);
+	warned("E_out^T E_out is not positive definite");
+	for (int i = 0; i < 4; i++) {
+		CU_ASSERT_EQUAL(computed("in", 1, bad[i]), 1);
+		complained("DESERIALIZATION_ERROR: the input embeddings hold");
+		CU_ASSERT_EQUAL(computed("out", 1, bad[i]), 1);
+		complained("DESERIALIZATION_ERROR: lm_head's rows hold");
+	}
+}
+
 /* A model directory without lm_head, then with; its cache; tied weights. */
 static void models(void)
 {
@@ -240,13 +292,10 @@ static void models(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		TEST(identities),
-		TEST(bad_identities),
-		TEST(resolutions),
-		TEST(caches),
-		TEST(matrices),
-		TEST(models),
-		{0},
+		TEST(identities),  TEST(bad_identities),
+		TEST(resolutions), TEST(caches),
+		TEST(matrices),	   TEST(strange_weights),
+		TEST(models),	   {0},
 	};
 
 	(void)argc;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The .pt cache: the vector that torch wrote, our own, and damaged ones. */
+#include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -93,6 +96,91 @@ static void there_and_back(void)
 	CU_ASSERT_EQUAL(memcmp(m.w, w, sizeof(w)), 0);
 	avp_realign_matrix_fini(&m);
 	free(dir);
+}
+
+/* ---- killed writers ------------------------------------------------------- */
+
+static int files_in(const char *dir)
+{
+	struct dirent *entry;
+	DIR *d = opendir(dir);
+	int count = 0;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(d);
+	while ((entry = readdir(d)))
+		count += *entry->d_name != '.';
+	closedir(d);
+	return count;
+}
+
+/*
+ * What a killed writer left is removed, what one that lives is writing is not,
+ * nor what has another name or is no file.
+ */
+static void left_by_the_killed(void)
+{
+	static const char *const others[] = {"x.ptt.abcdef.tmp",
+					     "y.x.pt.abcdef.tmp",
+					     "x.pt.abcdef.tm", "x.pt.tmp"};
+	const float w[4] = {1, 2, 3, 4};
+	char *dir = path_of("left"), *x = path_of("left/x.pt");
+	char *live = path_of("left/x.pt.livelv.tmp");
+	char *link = path_of("left/x.pt.linkln.tmp");
+	char *fifo = path_of("left/x.pt.fifofi.tmp"), *other;
+	int fd;
+
+	CU_ASSERT_EQUAL(mkdir(dir, 0700), 0);
+	for (int i = 0; i < 4; i++) {
+		CU_ASSERT_FATAL(asprintf(&other, "%s/%s", dir, others[i]) > 0);
+		write_file(other, "x", 1);
+		free(other);
+	}
+	write_file(live, "x", 1);
+	CU_ASSERT_EQUAL(symlink("x.pt", link), 0);
+	CU_ASSERT_EQUAL(mkfifo(fifo, 0600), 0);
+	fd = open(live, O_WRONLY | O_CLOEXEC);
+	CU_ASSERT_EQUAL(flock(fd, LOCK_EX | LOCK_NB), 0);
+	CU_ASSERT_EQUAL(avp_realign_cache_write(x, w, 2, 1, NULL), 0);
+	CU_ASSERT_EQUAL(files_in(dir), 4 + 3 + 1);
+	/* Its writer is killed: the lock goes with it. */
+	close(fd);
+	CU_ASSERT_EQUAL(avp_realign_cache_write(x, w, 2, 1, NULL), 0);
+	CU_ASSERT_EQUAL(files_in(dir), 4 + 2 + 1);
+	CU_ASSERT_EQUAL(access(live, F_OK), -1);
+	free(dir), free(x), free(live), free(link), free(fifo);
+}
+
+enum { WRITERS = 4, WRITES = 25 };
+
+static void *write_often(void *path)
+{
+	const float w[4] = {1, 2, 3, 4};
+	intptr_t failed = 0;
+
+	for (int i = 0; i < WRITES; i++)
+		failed += avp_realign_cache_write(path, w, 2, 1, NULL) != 0;
+	return (void *)failed;
+}
+
+/* Writers of one file do not sweep each other's away. */
+static void many_writers(void)
+{
+	char *dir = path_of("many"), *x = path_of("many/x.pt");
+	struct avp_realign_matrix m;
+	pthread_t thread[WRITERS];
+	void *failed;
+
+	for (int i = 0; i < WRITERS; i++)
+		CU_ASSERT_EQUAL_FATAL(
+			pthread_create(&thread[i], NULL, write_often, x), 0);
+	for (int i = 0; i < WRITERS; i++) {
+		pthread_join(thread[i], &failed);
+		CU_ASSERT_PTR_NULL(failed);
+	}
+	CU_ASSERT_EQUAL(files_in(dir), 1);
+	CU_ASSERT_EQUAL(avp_realign_cache_read(x, &m, NULL), 0);
+	avp_realign_matrix_fini(&m);
+	free(dir), free(x);
 }
 
 static void names_of_files(void)
@@ -268,6 +356,8 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(vectors_realign_cache),
 		TEST(there_and_back),
+		TEST(left_by_the_killed),
+		TEST(many_writers),
 		TEST(names_of_files),
 		TEST(damage_is_refused),
 		TEST(pickles_that_are_refused),
