@@ -311,7 +311,7 @@ static void free_peer(struct gw_conf_peer *p)
 
 void gw_conf_free(struct gw_conf *c)
 {
-	if (!c)
+	if (!c || c->refs--)
 		return;
 	for (uint32_t i = 0; i < c->listeners; i++) {
 		free(c->listener[i].address.text);

@@ -97,6 +97,7 @@ struct gw_conf_peer {
 
 struct gw_conf {
 	struct ahp_config ahp;	    /* first: the tables of ahp/ fill it */
+	uint32_t refs;		    /* gw_conf_ref() */
 	struct avp__config_text id; /* of the gateway's own agent */
 	uint32_t log_level;	    /* enum gw_log_level */
 	struct gw_conf_limits limits;
@@ -124,6 +125,13 @@ int gw_conf_load(struct gw_conf **conf, const char *path,
 /* The same from a text; name is what errors call it. */
 int gw_conf_parse(struct gw_conf **conf, const char *name, const void *text,
 		  size_t len, struct avp_reason *why);
-void gw_conf_free(struct gw_conf *conf); /* wipes the tokens */
+
+/* Another holder, who calls gw_conf_free() too; the last one frees it. */
+static inline struct gw_conf *gw_conf_ref(struct gw_conf *conf)
+{
+	conf->refs++;
+	return conf;
+}
+void gw_conf_free(struct gw_conf *conf); /* wipes the tokens; NULL is allowed */
 
 #endif

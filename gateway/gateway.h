@@ -125,7 +125,7 @@ struct gateway {
 	 * or others: do not keep pointers into it but those that reload()
 	 * renews.
 	 */
-	const struct gw_conf *conf;
+	struct gw_conf *conf;
 	struct gw_agent *own;	 /* the gateway's own agent */
 	struct gw_agent *agents; /* all, own first */
 	struct avp_loop *loop;	 /* of own->agent */
@@ -195,7 +195,7 @@ int gw_outbound_open(struct gateway *gw, struct avp_reason *why);
 void gw_outbound_close(struct gateway *gw);
 /* As gw_inbound_reload(); peers that are gone end what they have begun. What one
  * of them cannot do is logged and tried again. */
-void gw_outbound_reload(struct gateway *gw, const struct gw_conf *next);
+void gw_outbound_reload(struct gateway *gw, struct gw_conf *next);
 /* Takes no more messages; what it has is sent, or is a dead letter. */
 void gw_outbound_drain(struct gateway *gw);
 bool gw_outbound_idle(const struct gateway *gw);
