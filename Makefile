@@ -321,4 +321,5 @@ clean:
 	rm -rf build
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(REAL_OBJ:.o=.d) $(BLAS_OBJ:.o=.d) \
+         $(GW_OBJ:.o=.d) $(B)/obj/gateway/avp-gateway.d \
          $(HARNESS:.o=.d) $(TESTS:=.d) $(STRESS:=.d)

@@ -132,15 +132,27 @@ static int read_members(const struct avp_json *root, struct avp_str *id,
 	return object ? avp_identity_read(identity, object, why) : 0;
 }
 
+static bool is_told(const struct avp_identity *of)
+{
+	return of->model_family.len || of->model_hash.len || of->hidden_dim ||
+	       of->num_layers;
+}
+
+/*
+ * As links do (ahp_peer_mode()): what two models cannot share is refused, what is
+ * not known is not.
+ */
 static void resolve(struct out_session *s, const struct avp_identity *local,
 		    const struct avp_identity *remote)
 {
 	const struct gw_conf_peer *conf = s->remote->peer->conf;
 	struct avp_resolution r;
+	bool known;
 
 	avp_resolve(local, remote, 0, &r);
-	s->json = r.mode != AVP_MODE_LATENT;
-	s->kv_compatible = r.kv_compatible;
+	known = is_told(local) && is_told(remote);
+	s->json = known && r.mode != AVP_MODE_LATENT;
+	s->kv_compatible = !known || r.kv_compatible;
 	snprintf(s->reason, sizeof(s->reason), "%s", r.reason);
 	if (conf->mode == GW_MODE_AUTO)
 		return;
@@ -188,8 +200,8 @@ static void take_answer(struct out_session *s, const struct out_request *r,
 	s->fallen = false;
 	s->expires_ns = gw_clock_ns() + s->remote->peer->conf->session_ns;
 	gw_log(&gw->log, GW_LOG_INFO, "handshake",
-	       "agent=%s mode=%s dialect=%s path=%s http=%s", s->remote->id,
-	       s->json ? "JSON" : "LATENT", avp_dialect_name(s->dialect),
+	       "agent=%s takes=%s dialect=%s path=%s http=%s", s->remote->id,
+	       s->json ? "text" : "frames", avp_dialect_name(s->dialect),
 	       s->remote->peer->plain ? "plain" : "agent",
 	       s->remote->peer->http2 ? "2" : "1.1");
 }
