@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a local agent through the real gateway to a peer that is scripted here:
+ * what the peer gets, and what the agent hears of whatever the peer answers.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <avp/dlq.h>
+
+#include "tests/agents.h"
+#include "tests/harness.h"
+#include "tests/web.h"
+
+#define PATIENCE_S 20.0
+#define OK_BODY	   "{\"success\":true,\"answer\":42}"
+
+static char program[PATH_MAX];
+
+/* ---- the world of a test --------------------------------------------------------- */
+
+struct world {
+	struct web *web;
+	struct ahp_agent *planner;
+	pid_t gateway;
+	const char *model_hash; /* of the peer's model; "": it tells none */
+	bool knows_agents;	/* paths of agents */
+	unsigned handshakes, requests;
+	/* Answers to messages, one after the other; the last one stays. */
+	const char *const *script;
+	unsigned at;
+	/* Of the last message. */
+	char path[256], id[64], task[64], wait[16], type[64], token[64];
+	char *body;
+	size_t body_len;
+	unsigned same_id;
+};
+
+static void keep(char *to, size_t cap, const char *value)
+{
+	snprintf(to, cap, "%.*s", (int)cap - 1, value);
+}
+
+static void note(struct world *w, const struct web_request *r)
+{
+	char id[64];
+
+	keep(id, sizeof(id), web_field(r, "AHP-Message-ID"));
+	w->same_id += w->requests && !strcmp(id, w->id);
+	w->requests++;
+	keep(w->id, sizeof(w->id), id);
+	keep(w->path, sizeof(w->path), r->path);
+	keep(w->task, sizeof(w->task), web_field(r, "AHP-Task-ID"));
+	keep(w->wait, sizeof(w->wait), web_field(r, "AHP-Wait"));
+	keep(w->type, sizeof(w->type), web_field(r, "Content-Type"));
+	keep(w->token, sizeof(w->token), web_field(r, "Authorization"));
+	free(w->body);
+	w->body = malloc(r->body_len + 1);
+	memcpy(w->body, r->body, r->body_len);
+	w->body[r->body_len] = 0;
+	w->body_len = r->body_len;
+}
+
+static int shake(struct world *w, char *to, size_t cap)
+{
+	char body[400];
+
+	w->handshakes++;
+	snprintf(body, sizeof(body),
+		 "{\"success\":true,\"agent_id\":\"far\",\"session_id\":"
+		 "\"s-1\",\"identity\":{\"model_hash\":\"%s\"}}",
+		 w->model_hash);
+	return web_json(to, cap, 200, "", body);
+}
+
+/* "-": hang up; "~TEXT": that, then hang up; "": say nothing; a text: as it is;
+ * "200 {...}": JSON. */
+static int play(const char *line, char *to, size_t cap)
+{
+	int status;
+
+	if (!*line)
+		return 0;
+	if (!strcmp(line, "-"))
+		return -1;
+	if (*line == '~')
+		return -1 - snprintf(to, cap, "%s", line + 1);
+	if (sscanf(line, "%d {", &status) == 1 && line[3] == ' ')
+		return web_json(to, cap, status, "", line + 4);
+	return snprintf(to, cap, "%s", line);
+}
+
+static int answer(void *arg, const struct web_request *r, char *to, size_t cap)
+{
+	struct world *w = arg;
+	const char *line;
+
+	if (!strncmp(r->path, "/agents/", 8) && !w->knows_agents)
+		return web_json(to, cap, 404, "", "{\"detail\":\"Not Found\"}");
+	if (strstr(r->path, "/avp/v2/handshake"))
+		return shake(w, to, cap);
+	if (strstr(r->path, "/health"))
+		return web_json(to, cap, 200, "", "{\"status\":\"ok\"}");
+	note(w, r);
+	line = w->script[w->at];
+	w->at += w->script[w->at + 1] != NULL;
+	return play(line, to, cap);
+}
+
+static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void turn(struct world *w)
+{
+	web_turn(w->web);
+	if (w->planner)
+		ahp_agent_run(w->planner, 500000);
+}
+
+static void start_gateway(struct world *w, const char *more)
+{
+	char config[PATH_MAX], log[PATH_MAX], line[64] = "";
+	int out[2], err;
+	ssize_t n = 0;
+	FILE *f;
+
+	snprintf(config, sizeof(config), "%s/avp.yaml", test_dir());
+	snprintf(log, sizeof(log), "%s/log", test_dir());
+	f = fopen(config, "we");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+	fprintf(f,
+		"dlq: {dir: %s/dlq}\n"
+		"gateway:\n"
+		"  log_level: debug\n"
+		"  limits: {drain_time: 1s}\n"
+		"  listeners: [{address: 127.0.0.1, port: 0}]\n"
+		"  peers:\n"
+		"    - {url: \"http://127.0.0.1:%u\", agents: [far], "
+		"retry_delay: 10ms, %s}\n",
+		test_dir(), web_port(w->web), more);
+	fclose(f);
+	CU_ASSERT_FATAL(!pipe2(out, O_CLOEXEC | O_NONBLOCK));
+	fflush(NULL);
+	w->gateway = fork();
+	if (!w->gateway) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		err = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+		dup2(out[1], 1);
+		dup2(err, 2);
+		execl(program, program, "--config", config, (char *)NULL);
+		_exit(127);
+	}
+	close(out[1]);
+	for (double end = now_s() + PATIENCE_S; n <= 0 && now_s() < end;) {
+		web_turn(w->web);
+		n = read(out[0], line, sizeof(line) - 1);
+		if (!n)
+			break;
+	}
+	close(out[0]);
+	CU_ASSERT_FATAL(
+		!strncmp(line, "listening address=127.0.0.1 port=", 33));
+}
+
+static void begin(struct world *w, const char *model_hash, const char *more)
+{
+	static const char *const ok[] = {"200 " OK_BODY, NULL};
+	struct avp_identity mine = {.model_hash = avp_str_of("cafe")};
+
+	*w = (struct world){.model_hash = model_hash, .script = ok};
+	w->web = web_open(answer, w);
+	start_gateway(w, more);
+	w->planner = agent_open("planner",
+				&(struct ahp_agent_options){.identity = &mine});
+	for (double end = now_s() + PATIENCE_S;
+	     now_s() < end &&
+	     ahp_connect(w->planner, "far", 0, NULL, NULL) != 0;)
+		turn(w);
+}
+
+static void end(struct world *w)
+{
+	int status = -1;
+
+	ahp_agent_close(w->planner);
+	kill(w->gateway, SIGTERM);
+	for (double until = now_s() + PATIENCE_S;
+	     now_s() < until && waitpid(w->gateway, &status, WNOHANG) == 0;)
+		web_turn(w->web);
+	CU_ASSERT(WIFEXITED(status) && !WEXITSTATUS(status));
+	web_close(w->web);
+	free(w->body);
+}
+
+/* ---- messages ----------------------------------------------------------------------- */
+
+static struct ahp_receipt receipt;
+
+static int send_text(struct world *w, const char *text)
+{
+	return agent_say(w->planner, "far", text, &receipt);
+}
+
+static int send_frame(struct world *w, const struct avp_metadata *m,
+		      const void *payload, uint64_t bytes)
+{
+	static uint8_t frame[3 << 20];
+	struct ahp_outgoing out = {.target = "far",
+				   .method = AHP_TASK,
+				   .kind = AHP_FRAME,
+				   .task_id = avp_str_of("t1"),
+				   .body = frame};
+
+	CU_ASSERT_FATAL(!avp_frame_encode(m, AVP_DIALECT_0_2, payload, bytes,
+					  frame, sizeof(frame), &out.body_bytes,
+					  NULL));
+	return ahp_send(w->planner, &out, LONG_NS, &receipt, NULL);
+}
+
+/* What became of the last one. */
+static int outcome(struct world *w)
+{
+	double end_s = now_s() + PATIENCE_S;
+	int code;
+
+	while ((code = ahp_status(w->planner, &receipt)) == AVP_AGAIN &&
+	       now_s() < end_s)
+		turn(w);
+	return code;
+}
+
+/* The next RESULT has these texts. */
+static bool hears(struct world *w, const char *a, const char *b)
+{
+	struct ahp_message m;
+	char text[4096] = "";
+	double end_s = now_s() + PATIENCE_S;
+
+	while (ahp_receive(w->planner, &m, 0)) {
+		if (now_s() > end_s)
+			return false;
+		turn(w);
+	}
+	snprintf(text, sizeof(text), "%.*s", (int)m.body_bytes,
+		 (const char *)m.body);
+	CU_ASSERT_STRING_EQUAL(m.source, "far");
+	ahp_release(w->planner, &m);
+	if (strstr(text, a) && strstr(text, b))
+		return true;
+	printf("heard %s\n  and not %s, %s\n", text, a, b);
+	return false;
+}
+
+/* ---- tests --------------------------------------------------------------------------- */
+
+static void text(void)
+{
+	struct world w;
+
+	begin(&w, "", "max_retries: 0");
+	for (int i = 0; i < 3; i++) {
+		CU_ASSERT_EQUAL(send_text(&w, "{\"q\": \"\303\251\"}"), 0);
+		CU_ASSERT_EQUAL(outcome(&w), 0);
+		CU_ASSERT(
+			hears(&w, "\"answer\": 42", "\"status\": \"success\""));
+	}
+	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
+	CU_ASSERT_STRING_EQUAL(w.type, "application/json");
+	CU_ASSERT_PTR_NOT_NULL(strstr(
+		w.body, "\"content\": \"{\\\"q\\\": \\\"\\u00e9\\\"}\""));
+	CU_ASSERT_PTR_NOT_NULL(strstr(w.body, "\"extra\": {\"ahp\": "
+					      "{\"method\": \"TASK\", "
+					      "\"agent_id\": \"planner\""));
+	CU_ASSERT_STRING_EQUAL(w.wait, "");
+	CU_ASSERT_EQUAL(strlen(w.id), 36);
+	/* One in nobody's name, one for the planner's model. */
+	CU_ASSERT_EQUAL(w.handshakes, 2);
+	CU_ASSERT_EQUAL(w.requests, 3);
+	end(&w);
+}
+
+/* To a gateway: the frame's bytes as they are; it says that they are accepted. */
+static void frame_to_gateway(void)
+{
+	static const char *const script[] = {
+		"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+		"AHP-Outcome: accepted\r\nContent-Length: 16\r\n\r\n"
+		"{\"success\":true}",
+		NULL};
+	static uint8_t payload[1 << 20], frame[(1 << 20) + 1024];
+	struct avp_metadata m = {.model_id = avp_str_of("m"),
+				 .hidden_dim = 262144};
+	uint64_t len = 0;
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0");
+	w.knows_agents = true;
+	/* What the probe found out holds until the next start. */
+	CU_ASSERT_EQUAL(w.handshakes, 1);
+	w.script = script;
+	pattern_fill(payload, sizeof(payload), 7);
+	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, sizeof(payload)), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/transmit");
+	CU_ASSERT_STRING_EQUAL(w.type, "application/avp+binary");
+	CU_ASSERT_STRING_EQUAL(w.task, "t1");
+	/* A path without an agent: the frame says for whom it is. */
+	m.target_agent_id = avp_str_of("far");
+	m.source_agent_id = avp_str_of("planner");
+	CU_ASSERT_EQUAL(avp_frame_encode(&m, AVP_DIALECT_0_2, payload,
+					 sizeof(payload), frame, sizeof(frame),
+					 &len, NULL),
+			0);
+	CU_ASSERT(len == w.body_len && !memcmp(frame, w.body, len));
+	end(&w);
+}
+
+static void frame_unchanged(void)
+{
+	static uint8_t frame[1024];
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	uint64_t len = 0;
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0, path: agent");
+	w.knows_agents = true;
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_STRING_EQUAL(w.path, "/agents/far/avp/v2/transmit");
+	CU_ASSERT_EQUAL(avp_frame_encode(&m, AVP_DIALECT_0_2, "12345678", 8,
+					 frame, sizeof(frame), &len, NULL),
+			0);
+	CU_ASSERT(len == w.body_len && !memcmp(frame, w.body, len));
+	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	end(&w);
+}
+
+/* Another model: text flows, states do not, unless text is beside them. */
+static void other_model(void)
+{
+	static const struct avp_hybrid_chunk chunks[] = {
+		{AVP_CHUNK_TEXT, 1, "hello ", 6},
+		{AVP_CHUNK_LATENT, 1, "\1\2\3\4", 4},
+		{AVP_CHUNK_TEXT, 1, "there", 5},
+	};
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	uint8_t hybrid[200];
+	uint64_t len = 0;
+	struct world w;
+
+	begin(&w, "beef", "max_retries: 0");
+	/* Known from the link on. */
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), AVP_SHAPE_MISMATCH);
+	m.mode = AVP_MODE_HYBRID;
+	CU_ASSERT_EQUAL(avp_hybrid_encode(chunks, 3, hybrid, sizeof(hybrid),
+					  &len, NULL),
+			0);
+	CU_ASSERT_EQUAL(send_frame(&w, &m, hybrid, len), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
+	CU_ASSERT_PTR_NOT_NULL(strstr(w.body, "\"content\": \"hello there\""));
+	end(&w);
+}
+
+/* ---- bad answers ------------------------------------------------------------------------ */
+
+static const struct {
+	const char *line, *code, *words;
+} bad[] = {
+	{"HTTP/1.1 204 No\r\n\r\n", "DESERIALIZATION_ERROR", "without a body"},
+	{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+	 "DESERIALIZATION_ERROR", "without a body"},
+	{"HTTP/1.1 307 X\r\nLocation: http://evil/\r\nContent-Length: "
+	 "0\r\n\r\n",
+	 "INVALID_MESSAGE", "redirects are not followed"},
+	{"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: "
+	 "6\r\n\r\n<html>",
+	 "DESERIALIZATION_ERROR", "text/html"},
+	{"200 [1]", "DESERIALIZATION_ERROR", "no JSON object"},
+	{"200 {\"a\":", "DESERIALIZATION_ERROR", "no JSON object"},
+	{"200 {\"success\":false,\"message\":\"no way\"}", "UNKNOWN", "no way"},
+	{"HTTP/1.1 200 OK\r\nContent-Type: application/avp+binary\r\n"
+	 "Content-Length: 4\r\n\r\nAV\1\1",
+	 "DESERIALIZATION_ERROR", "cannot be read"},
+	{"400 {\"success\":false,\"message\":\"bad\"}", "INVALID_MESSAGE",
+	 "answers 400: bad"},
+	{"403 {}", "UNKNOWN", "answers 403"},
+	{"404 {\"success\":false,\"code\":\"AGENT_NOT_FOUND\"}",
+	 "AGENT_NOT_FOUND", "answers 404"},
+	{"409 {\"success\":false}", "SHAPE_MISMATCH", "answers 409"},
+	{"413 {}", "TOO_LARGE", "answers 413"},
+	{"500 {}", "UNKNOWN", "answers 500"},
+	{"503 {}", "QUEUE_FULL", "answers 503"},
+	{"504 {}", "TIMEOUT", "answers 504"},
+	{"-", "CLOSED", "mpty reply"},
+	{"~HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "CLOSED", ""},
+	{"~garbage\r\n\r\n", "CLOSED", ""},
+	{"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "CLOSED", ""},
+};
+
+static void bad_answers(void)
+{
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	const char *script[2] = {NULL, NULL};
+	char code[64];
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0, answer: 4KiB, request_time: 2s");
+	w.script = script;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		script[0] = bad[i].line;
+		w.at = 0;
+		snprintf(code, sizeof(code), "\"code\": \"%s\"", bad[i].code);
+		CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+		CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+		CU_ASSERT(hears(&w, code, bad[i].words));
+	}
+	end(&w);
+}
+
+static void huge_answer(void)
+{
+	static char line[8192] = "200 {\"a\":\"";
+	const char *script[2] = {line, NULL};
+	struct world w;
+
+	memset(line + strlen(line), 'x', 6000);
+	strcat(line, "\"}");
+	begin(&w, "", "max_retries: 0, answer: 4KiB");
+	w.script = script;
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT(hears(&w, "TOO_LARGE", "larger than the configured limit"));
+	end(&w);
+}
+
+/* ---- again ------------------------------------------------------------------------------- */
+
+static void retries(void)
+{
+	static const char *const script[] = {"503 {}", "-", "504 {}",
+					     "200 " OK_BODY, NULL};
+	struct world w;
+
+	begin(&w, "", "max_retries: 3");
+	w.script = script;
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	CU_ASSERT_EQUAL(w.requests, 4);
+	CU_ASSERT_EQUAL(w.same_id, 3);
+	end(&w);
+}
+
+static unsigned letters(const char *text)
+{
+	struct ahp_dlq_options o = {.size = sizeof(o),
+				    .flags = AHP_DLQ_READ_ONLY};
+	struct ahp_dlq_entry entry = {0};
+	struct ahp_dlq *dlq;
+	unsigned n = 0;
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%s/dlq", test_dir());
+	o.dir = dir;
+	CU_ASSERT_FATAL(!ahp_dlq_open(&dlq, &o, NULL));
+	for (uint64_t at = 0; ahp_dlq_next(dlq, at, &entry, NULL) == 1;) {
+		at = entry.number;
+		n += memmem(entry.error.data, entry.error.len, text,
+			    strlen(text)) != NULL &&
+		     avp_str_equal(entry.agent, avp_str_of("far"));
+		ahp_dlq_entry_fini(&entry);
+	}
+	ahp_dlq_close(dlq);
+	return n;
+}
+
+static void dead_letter(void)
+{
+	static const char *const script[] = {"503 {\"message\":\"go away\"}",
+					     NULL};
+	struct world w;
+
+	begin(&w, "", "max_retries: 2");
+	w.script = script;
+	CU_ASSERT_EQUAL(send_text(&w, "{\"kept\": 1}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT(hears(&w, "go away", "\"attempts\": 3"));
+	CU_ASSERT_EQUAL(w.requests, 3);
+	end(&w);
+	CU_ASSERT_EQUAL(letters("go away"), 1);
+}
+
+/* The peer is away while messages come, and all arrive when it is back. */
+static void peer_restarts(void)
+{
+	static const char *const script[] = {
+		"-", "-", "-", "-", "-", "-", "200 " OK_BODY, NULL};
+	struct world w;
+
+	begin(&w, "", "max_retries: 20");
+	w.script = script;
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	CU_ASSERT_EQUAL(w.requests, 7);
+	CU_ASSERT(w.handshakes > 2); /* a peer that was away is asked again */
+	end(&w);
+}
+
+/* ---- back-pressure --------------------------------------------------------------------------- */
+
+static void queue_full(void)
+{
+	static const char *const silence[] = {"", NULL};
+	struct world w;
+	int code, sent = 0;
+
+	begin(&w, "", "max_retries: 0, in_flight: 4, request_time: 1s");
+	w.script = silence;
+	do {
+		code = send_text(&w, "{}");
+		sent += !code;
+		turn(&w);
+	} while (!code && sent < 5000);
+	CU_ASSERT_EQUAL(code, AVP_QUEUE_FULL);
+	CU_ASSERT_EQUAL(sent, 1024); /* the window: none was accepted */
+	end(&w);
+}
+
+/* ---- fallback ----------------------------------------------------------------------------------- */
+
+static void fallback(void)
+{
+	static const char *const script[] = {
+		"200 {\"success\":false,\"fallback\":{\"session_id\":\"s-1\","
+		"\"reason\":\"drift\",\"perplexity_score\":12.5}}",
+		"200 " OK_BODY, NULL};
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0");
+	w.script = script;
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT(hears(&w, "asks for JSON", "drift"));
+	/* From now on it is told without being asked. */
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT(hears(&w, "takes text only", "drift"));
+	CU_ASSERT_EQUAL(w.requests, 1);
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	end(&w);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct test tests[] = {TEST(text),
+					    TEST(frame_to_gateway),
+					    TEST(frame_unchanged),
+					    TEST(other_model),
+					    TEST(bad_answers),
+					    TEST(huge_answer),
+					    TEST(retries),
+					    TEST(dead_letter),
+					    TEST(peer_restarts),
+					    TEST(queue_full),
+					    TEST(fallback),
+					    {0}};
+	const char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
+	char beside[PATH_MAX];
+
+	if (tail)
+		snprintf(beside, sizeof(beside), "%.*savp-gateway",
+			 (int)(tail - argv[0]), argv[0]);
+	if (!tail || !realpath(beside, program)) {
+		fprintf(stderr, "no avp-gateway beside this program\n");
+		return 1;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	agents_begin();
+	return test_main("gateway_out", tests);
+}
