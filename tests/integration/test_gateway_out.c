@@ -527,7 +527,7 @@ static void queue_full(void)
 	struct world w;
 	int code, sent = 0;
 
-	begin(&w, "", "max_retries: 0, in_flight: 4, request_time: 1s");
+	begin(&w, "", "max_retries: 0, in_flight: 4, request_time: 20s");
 	w.script = silence;
 	do {
 		code = send_text(&w, "{}");
