@@ -148,7 +148,8 @@ int ahp_agent_open(struct ahp_agent **agent,
 /*
  * Closes all links, removes the agent's names and frees everything. Messages and
  * loans that are still held become invalid. What peers have not read yet stays
- * readable for them.
+ * readable for them. The last agent leaves the namespace's directory empty, but
+ * there: its group and mode may be an administrator's.
  */
 void ahp_agent_close(struct ahp_agent *agent);
 
@@ -295,7 +296,8 @@ struct ahp_receipt {
  * zeroed) unless AHP_KEEP_LOAN; on failure it stays the caller's. *receipt may be
  * NULL. AVP_AGENT_NOT_FOUND; AVP_TIMEOUT while linking; AVP_QUEUE_FULL when the
  * peer has not acknowledged enough, or when more than a quarter of the quota is
- * lent to it; AVP_INVALID_MESSAGE for what no message may be; AVP_POISONED for a
+ * lent to it; AVP_INVALID_MESSAGE for what no message may be, such as a body that
+ * does not begin as the frame that it should be, or metadata over 64 KiB; AVP_POISONED for a
  * peer that broke the protocol and has not hung up yet; AVP_SHAPE_MISMATCH for a
  * latent frame that its model cannot use, by what both told: see ahp_peer_mode().
  * Send JSON to such a peer, or a hybrid frame; or states with an avp_map_id.
@@ -394,7 +396,9 @@ int ahp_agent_keep_dlq(struct ahp_agent *agent, struct ahp_dlq *dlq,
  * A received message. Caller's memory, of some 900 bytes; must not be moved
  * while it is in use, since members point into it.
  *
- * A short body is a private copy. A long one lies in its sender's memory, mapped
+ * A short body is a private copy within slot_, at any address: its numbers have no
+ * alignment, nor those of a short frame; memcpy() them. A long one begins as far
+ * from a 64-byte boundary as it does in its loan. It lies in its sender's memory, mapped
  * read-only: nobody can write it here, but a dishonest sender could still change
  * it while you look. Header and metadata of a frame (frame) are parsed from a
  * private copy in either case; of JSON, parse a copy: ahp_message_copy().
