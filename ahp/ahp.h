@@ -18,9 +18,10 @@
  *	ahp_send(me, &(struct ahp_outgoing){ .target = "solver", ... }, ...);
  *
  * Threads: an agent is used by one thread at a time; different agents are
- * independent. Nothing here starts a thread. Processes: an agent belongs to the
- * process that opened it; in a forked child every call answers AVP_FORKED, except
- * ahp_agent_close(), which frees the child's copy and touches nothing else.
+ * independent. No thread is started unless AHP_PROGRESS_THREAD asks for one.
+ * Processes: an agent belongs to the process that opened it; in a forked child
+ * every call answers AVP_FORKED, except ahp_agent_close(), which frees the child's
+ * copy and touches nothing else.
  * Time-outs are in nanoseconds: 0 does not wait, AHP_FOREVER waits for ever,
  * AHP_USUAL as long as the agent's options say: receive_timeout_ns where a message
  * is waited for, task_timeout_ns for all else.
@@ -106,9 +107,22 @@ typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
 
 #define AHP_NO_RETRY UINT32_MAX /* for max_retries: the first delivery only */
 
+/*
+ * A thread for agents whose owners compute for longer than others should wait. It
+ * acts, every 10 ms, only while the owner has made no call for 10 ms: peers can
+ * link, heartbeats stay fresh, acknowledgements go both ways, reliable messages
+ * are sent again. It delivers nothing. Without the flag no thread is started.
+ *
+ * The log callback, the one of ahp_agent_bury(), and the dead letter queue of
+ * ahp_agent_keep_dlq() are used by that thread then, in turn with the owner: the
+ * queue should be opened for the agent alone. ahp_agent_loop() is NULL. The texts
+ * of ahp_peer_mode() are valid while that link is. Signals are blocked in it.
+ */
+#define AHP_PROGRESS_THREAD 16u
+
 struct ahp_agent_options {
 	uint32_t size;	/* sizeof(struct ahp_agent_options), or 0 */
-	uint32_t flags; /* AHP_EXPLICIT_ACK | AHP_RELIABLE */
+	uint32_t flags; /* AHP_EXPLICIT_ACK | _RELIABLE | _PROGRESS_THREAD */
 	const char *id;
 	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */
 	const char *runtime_dir; /* NULL: see ahp_runtime_dir() */
@@ -496,7 +510,8 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
  * only looks: ahp_agent_id(), ahp_peer_id(), ahp_peer_mode(), ahp_agent_stats(),
  * ahp_message_copy(), ahp_message_id(). Another agent may be used.
  *
- * Valid until the agent is closed, whose watches it then forgets. With
+ * NULL with AHP_PROGRESS_THREAD: a watch would be called by that thread. Else valid
+ * until the agent is closed, whose watches it then forgets. With
  * AHP_WAIT_BUSY the loop is looked at between spins, every few microseconds.
  */
 struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent);

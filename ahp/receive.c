@@ -549,6 +549,7 @@ int ahp_reject(struct ahp_agent *agent, struct ahp_message *message)
 
 void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
 {
+	AHP_ENTER(agent);
 	if (avp__forked(&agent->guard))
 		return;
 	if (message->in_place)
