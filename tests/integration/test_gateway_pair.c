@@ -190,22 +190,24 @@ static struct ahp_agent *open_in(const char *name_space, const char *id)
 struct world {
 	struct ahp_agent *planner, *solver;
 	pid_t here, there;
-	unsigned port[2]; /* plain, TLS */
+	unsigned port;
+	bool tls;
 };
 
-static void begin_there(struct world *w)
+static void begin_there(struct world *w, bool tls)
 {
-	char yaml[2 * PATH_MAX + 400];
+	char yaml[2 * PATH_MAX + 400], files[2 * PATH_MAX + 40] = "";
 
-	*w = (struct world){.solver = open_in("there", "solver")};
+	*w = (struct world){.solver = open_in("there", "solver"), .tls = tls};
+	if (tls)
+		snprintf(files, sizeof(files), ", tls: {cert: %s, key: %s}",
+			 cert, key);
 	snprintf(yaml, sizeof(yaml),
 		 "gateway:\n"
-		 "  listeners:\n"
-		 "    - {address: 127.0.0.1, port: 0, tls: {cert: %s, key: "
-		 "%s}}\n",
-		 cert, key);
-	w->there = start("there", yaml, w->port + 1, 1);
-	CU_ASSERT_FATAL(w->port[1] != 0);
+		 "  listeners: [{address: 127.0.0.1, port: 0%s}]\n",
+		 files);
+	w->there = start("there", yaml, &w->port, 1);
+	CU_ASSERT_FATAL(w->port != 0);
 }
 
 static void begin_here(struct world *w, const char *peer)
@@ -215,9 +217,9 @@ static void begin_here(struct world *w, const char *peer)
 
 	snprintf(yaml, sizeof(yaml),
 		 "gateway:\n  log_level: debug\n  peers:\n"
-		 "    - {url: \"https://127.0.0.1:%u\", agents: [solver], "
+		 "    - {url: \"http%s://127.0.0.1:%u\", agents: [solver], "
 		 "max_retries: 0, %s}\n",
-		 w->port[1], peer);
+		 w->tls ? "s" : "", w->port, peer);
 	w->here = start("here", yaml, &none, 0);
 	w->planner = open_in("here", "planner");
 }
@@ -273,7 +275,7 @@ static bool receive(struct world *w, struct ahp_agent *agent,
 	return true;
 }
 
-static void round_trip(const char *peer)
+static void round_trip(bool tls, const char *peer)
 {
 	static uint8_t payload[3 << 20], frame[(3 << 20) + 1024];
 	struct avp_metadata meta = {.model_id = avp_str_of("m")};
@@ -294,7 +296,7 @@ static void round_trip(const char *peer)
 	avp_frame_encode(&meta, AVP_DIALECT_0_2, payload, sizeof(payload),
 			 frame, sizeof(frame), &task.body_bytes, NULL);
 	result.body_bytes = task.body_bytes;
-	begin_there(&w);
+	begin_there(&w, tls);
 	begin_here(&w, peer);
 	CU_ASSERT(links(&w, "solver"));
 	for (int i = 0; i < 3; i++) {
@@ -325,7 +327,7 @@ static void tls_http2(void)
 
 	snprintf(peer, sizeof(peer),
 		 "wait_result: true, tls: {ca: %s, pinned: \"%s\"}", cert, pin);
-	round_trip(peer);
+	round_trip(true, peer);
 	CU_ASSERT(logged("here", "path=agent http=2"));
 }
 
@@ -335,8 +337,15 @@ static void tls_http1(void)
 
 	snprintf(peer, sizeof(peer),
 		 "wait_result: true, http: 1.1, tls: {ca: %s}", cert);
-	round_trip(peer);
+	round_trip(true, peer);
 	CU_ASSERT(logged("here", "path=agent http=1.1"));
+}
+
+/* One connection for all: libcurl's prior knowledge is for its first request. */
+static void cleartext_http2(void)
+{
+	round_trip(false, "wait_result: true, http: 2");
+	CU_ASSERT(logged("here", "path=agent http=2"));
 }
 
 /* ---- who is not trusted ---------------------------------------------------------------------- */
@@ -347,7 +356,7 @@ static void refused(const char *peer, const char *words)
 	struct ahp_message m;
 	struct world w;
 
-	begin_there(&w);
+	begin_there(&w, true);
 	begin_here(&w, peer);
 	CU_ASSERT(links(&w, "solver"));
 	CU_ASSERT_EQUAL(agent_say(w.planner, "solver", "{}", &receipt), 0);
@@ -392,7 +401,7 @@ static void reload(void)
 	char peer[PATH_MAX + 200], yaml[4 * PATH_MAX];
 	struct world w;
 
-	begin_there(&w);
+	begin_there(&w, true);
 	snprintf(peer, sizeof(peer), "tls: {ca: %s}", cert);
 	begin_here(&w, peer);
 	CU_ASSERT(links(&w, "solver"));
@@ -405,7 +414,7 @@ static void reload(void)
 	snprintf(yaml, sizeof(yaml),
 		 "gateway:\n  log_level: debug\n  peers:\n"
 		 "    - {url: \"https://127.0.0.1:%u\", agents: [other], %s}\n",
-		 w.port[1], peer);
+		 w.port, peer);
 	write_config("here", yaml);
 	kill(w.here, SIGHUP);
 	CU_ASSERT(waits_for_log(&w, "reloaded "));
@@ -423,9 +432,13 @@ static void reload(void)
 
 int main(int argc, char **argv)
 {
-	static const struct test tests[] = {
-		TEST(certificates),	  TEST(tls_http2), TEST(tls_http1),
-		TEST(wrong_certificates), TEST(reload),	   {0}};
+	static const struct test tests[] = {TEST(certificates),
+					    TEST(tls_http2),
+					    TEST(tls_http1),
+					    TEST(cleartext_http2),
+					    TEST(wrong_certificates),
+					    TEST(reload),
+					    {0}};
 	const char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
 	char beside[PATH_MAX];
 
