@@ -264,7 +264,7 @@ SOAK_WAKES    ?= 1000000
 soak: $(B)/tests/integration/test_soak
 	@SOAK_MESSAGES=$(SOAK_MESSAGES) SOAK_WAKES=$(SOAK_WAKES) $<
 
-DEMOS := $(B)/demo/planner_solver $(B)/demo/leader_team
+DEMOS := $(B)/demo/planner_solver $(B)/demo/leader_team $(B)/demo/remote
 demo: setup
 	@$(MAKE) --no-print-directory all $(DEMOS)
 	@tests/demo/run $(DEMOS)
