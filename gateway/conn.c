@@ -21,7 +21,8 @@
 
 #define LINGER_NS    2000000000ll /* for the peer to read the last answer */
 #define LINGER_BYTES (UINT64_C(64) << 20) /* of a body that nobody wants */
-#define IN_MAX	     131072		  /* waiting for the protocol */
+#define RETRY_NS     5000000ll /* to write to who cannot be watched */
+#define IN_MAX	     131072    /* waiting for the protocol */
 
 /* ---- whose turn it is --------------------------------------------------------- */
 
@@ -36,15 +37,17 @@ static void on_ready(struct avp_watch *watch, uint32_t events)
 
 	if (events & AVP_WRITABLE)
 		c->stuck = false;
-	/* Told without being asked: a hang-up, and it will be told again. */
+	/* Told without being asked: a hang-up, which would be told for ever. */
 	if (events & AVP_READABLE & ~watch->events)
-		c->broken = true;
+		c->hung_up = true;
 	http_ready(c);
 }
 
 /* ---- opening and closing ------------------------------------------------------ */
 
 static void on_timer(struct gw_timer *timer);
+static void on_retry(struct gw_timer *timer);
+static void unwatch(struct http_conn *c);
 static void turn(struct gw_ready *item);
 
 void http_accept(struct http_listener *l, int fd, const char *peer)
@@ -60,6 +63,7 @@ void http_accept(struct http_listener *l, int fd, const char *peer)
 	c->listener = l;
 	c->watch = (struct avp_watch){fd, AVP_READABLE, on_ready, c};
 	c->timer.fire = on_timer;
+	c->retry.fire = on_retry;
 	c->ready.run = turn;
 	memcpy(c->peer, peer, strlen(peer) + 1);
 	c->next = s->conns;
@@ -70,12 +74,9 @@ void http_accept(struct http_listener *l, int fd, const char *peer)
 	l->conns++;
 	s->gw->metrics.connections_opened++;
 	s->gw->metrics.connections_now++;
-	if (avp_loop_add(s->gw->loop, &c->watch, NULL) ||
-	    (l->tls && http_tls_begin(c))) {
-		http_close(c);
-		return;
-	}
-	http_ready(c);
+	if (l->tls && http_tls_begin(c))
+		c->broken = true;
+	http_ready(c); /* its turn watches it */
 }
 
 void http_close(struct http_conn *c)
@@ -86,7 +87,8 @@ void http_close(struct http_conn *c)
 		c->protocol->close(c);
 	gw_ready_remove(s->gw, &c->ready);
 	gw_timer_clear(&s->gw->timers, &c->timer);
-	avp_loop_remove(s->gw->loop, &c->watch);
+	gw_timer_clear(&s->gw->timers, &c->retry);
+	unwatch(c);
 	http_tls_end(c);
 	close(c->watch.fd);
 	*c->before = c->next;
@@ -382,7 +384,7 @@ static void finish(struct http_conn *c)
 	avp_buf_fini(&c->in);
 }
 
-static void rewatch(struct http_conn *c)
+static uint32_t wanted_events(const struct http_conn *c)
 {
 	uint32_t events = 0;
 
@@ -390,11 +392,51 @@ static void rewatch(struct http_conn *c)
 		events |= AVP_READABLE;
 	if (c->stuck || c->tls_writes)
 		events |= AVP_WRITABLE;
-	if (events == c->watch.events)
+	return events;
+}
+
+static void unwatch(struct http_conn *c)
+{
+	if (c->watched)
+		avp_loop_remove(c->server->gw->loop, &c->watch);
+	c->watched = false;
+}
+
+/*
+ * io_uring tells of a peer that sends no more whatever was asked for, again and
+ * again. Who is read from is found out by reading; else it is not watched, and
+ * what is to be written is tried from time to time.
+ */
+static void rewatch(struct http_conn *c)
+{
+	struct gateway *gw = c->server->gw;
+	uint32_t events = wanted_events(c);
+	int error = 0;
+
+	c->hung_up &= !(events & AVP_READABLE);
+	if (c->eof || c->hung_up || !events) {
+		unwatch(c);
+		if (events)
+			gw_timer_set(&gw->timers, &c->retry,
+				     gw_clock_ns() + RETRY_NS);
+		return;
+	}
+	if (c->watched && events == c->watch.events)
 		return;
 	c->watch.events = events;
-	if (avp_loop_change(c->server->gw->loop, &c->watch, NULL))
-		c->broken = true;
+	error = c->watched ? avp_loop_change(gw->loop, &c->watch, NULL)
+			   : avp_loop_add(gw->loop, &c->watch, NULL);
+	c->watched = true;
+	c->broken |= error != 0;
+}
+
+static void on_retry(struct gw_timer *timer)
+{
+	struct http_conn *c =
+		(void *)((char *)timer - offsetof(struct http_conn, retry));
+
+	c->stuck = false;
+	http_ready(c);
 }
 
 static enum http_waits waits_for(const struct http_conn *c)

@@ -105,6 +105,8 @@ struct http_conn {
 	size_t out_off;
 	/* An answer's body that is written from where it lies, behind out. */
 	struct http_request *lent;
+	bool watched;	   /* by the loop */
+	bool hung_up;	   /* as the loop says; not read yet */
 	bool shaking;	   /* TLS is being agreed on */
 	bool tls_writes;   /* TLS waits for room before it can read */
 	bool tls_reads;	   /* TLS waits for input before it can write */
@@ -123,7 +125,7 @@ struct http_conn {
 	uint64_t written; /* bytes, in all */
 	uint64_t written_before;
 	uint64_t lingered;
-	struct gw_timer timer;
+	struct gw_timer timer, retry;
 	char peer[INET6_ADDRSTRLEN];
 };
 

@@ -184,8 +184,10 @@ static long in_head(struct http_conn *c, const uint8_t *p, size_t n)
 	long end;
 
 	/* An empty line before a request is forgiven (RFC 9112, 2.2). */
-	if (!h->scanned && n >= 2 && p[0] == '\r' && p[1] == '\n')
+	if (n >= 2 && p[0] == '\r' && p[1] == '\n') {
+		h->scanned = 0;
 		return 2;
+	}
 	end = h1_head_end(p, n, h->scanned);
 	c->in_head = !end;
 	if (end < 0)

@@ -300,8 +300,11 @@ static void commit(struct gw_inbound *in, struct change *change,
 	struct http_listener *l = change->l;
 
 	if (change->fresh) {
-		l->next = in->listeners;
-		in->listeners = l;
+		struct http_listener **end = &in->listeners;
+
+		while (*end)
+			end = &(*end)->next;
+		*end = l;
 	} else if (change->tls) {
 		http_tls_close(l->tls); /* connections have their own hold */
 		l->tls = change->tls;
