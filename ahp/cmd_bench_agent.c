@@ -9,6 +9,7 @@
 #include "ahp/cmd_bench.h"
 
 #define HIDDEN_DIM 64
+#define BATCH	   16 /* messages in a call, one way */
 
 static const char *const names[2] = { "bench-a", "bench-b" };
 
@@ -223,6 +224,44 @@ void bench_receive(struct bench_side *me, uint64_t stamp)
 	bench_read(me, &m, stamp);
 }
 
+/* Up to `most` messages that follow `stamp`; how many. */
+static uint64_t receive_batch(struct bench_side *me, uint64_t stamp,
+			      uint64_t most)
+{
+	static struct ahp_message m[BATCH];
+	int n = ahp_receive_many(me->agent, m,
+				 most < BATCH ? (uint32_t)most : BATCH,
+				 AHP_FOREVER);
+
+	if (n < 0)
+		bench_die("receive: %s", avp_error_name(n));
+	for (int i = 0; i < n; i++) {
+		bench_judge(me, &m[i]);
+		bench_read(me, &m[i], stamp + 1 + (uint64_t)i);
+	}
+	return (uint64_t)n;
+}
+
+/* As many messages, each with a payload of its own, in one call. */
+static uint64_t send_batch(struct bench_side *me, uint64_t stamp, uint64_t most)
+{
+	_Alignas(64) static uint8_t payload[BATCH][BENCH_INLINE];
+	static struct ahp_outgoing m[BATCH];
+	uint32_t count = most < BATCH ? (uint32_t)most : BATCH;
+	struct avp_reason why;
+	int sent;
+
+	for (uint32_t i = 0; i < count; i++) {
+		bench_fill(payload[i], me->size, stamp + 1 + i);
+		m[i].body = payload[i];
+		bench_compose(me, &m[i]);
+	}
+	sent = ahp_send_many(me->agent, m, count, BENCH_WAIT_NS, NULL, &why);
+	if (sent < (int)count)
+		bench_fail("send", &why);
+	return count;
+}
+
 static void receive_ends(struct bench_side *me)
 {
 	struct ahp_message m;
@@ -282,20 +321,20 @@ void bench_handover(struct bench_side *me, uint64_t trips,
 void bench_throughput(struct bench_side *me, uint64_t trips,
 		      struct bench_hist *hist)
 {
-	void (*send)(struct bench_side *, uint64_t) =
-		me->size <= BENCH_INLINE ? send_small : send_large;
-	uint64_t begin = bench_ticks();
+	bool small = me->size <= BENCH_INLINE;
+	uint64_t begin = bench_ticks(), left = trips, n;
 
-	for (uint64_t i = 0; i < trips; i++) {
-		uint64_t n = ++me->sequence;
-
+	for (; left; left -= n, me->sequence += n) {
+		n = 1;
 		if (me->role)
-			bench_receive(me, n);
+			n = receive_batch(me, me->sequence, left);
+		else if (small)
+			n = send_batch(me, me->sequence, left);
 		else
-			send(me, n);
+			send_large(me, me->sequence + 1);
 	}
 	if (me->role) {
-		send(me, me->sequence);
+		(small ? send_small : send_large)(me, me->sequence);
 		return;
 	}
 	bench_receive(me, me->sequence);

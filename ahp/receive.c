@@ -211,6 +211,8 @@ static __attribute__((always_inline)) inline bool deliver_plain(
 	body = session + session_bytes;
 	if (session_bytes > AVP_LANE_ID_BYTES || used > AVP_LANE_SMALL_BYTES)
 		return false;
+	if (used > 2 * LINE - SLOT_SMALL_BYTES)
+		lane_copy_rest(&link->rx, m->slot_);
 	if (slot->kind == AHP_FRAME) {
 		if (!memo_fits(&link->memo, body, slot->inline_bytes,
 			       slot->inline_bytes))
@@ -305,7 +307,7 @@ static int take_nothing(struct ahp__link *link, uint64_t found)
 	return 0;
 }
 
-/* A message whose slot was copied, of any kind. */
+/* A message, the first half of whose slot was copied, of any kind. */
 __attribute__((noinline)) static int take_any_kind(struct ahp__link *link,
 						   struct ahp_message *m)
 {
@@ -315,6 +317,8 @@ __attribute__((noinline)) static int take_any_kind(struct ahp__link *link,
 
 	if (deliver_plain(link, m))
 		return 1;
+	if (lane_reach(m->slot_) > 2 * LINE)
+		lane_copy_rest(&link->rx, m->slot_);
 	memset(&view, 0, offsetof(struct avp_slot_view, copy));
 	fault = lane_parse(m->slot_, &view);
 	if (LANE_UNLIKELY(fault)) {
@@ -340,7 +344,7 @@ static inline int take_from(struct ahp__link *link, struct ahp_message *m)
 
 	if (found != link->rx.next)
 		return take_nothing(link, found);
-	lane_copy(&link->rx, m->slot_);
+	lane_copy_half(&link->rx, m->slot_);
 	note_stream(link);
 	return take_any_kind(link, m);
 }
@@ -479,7 +483,7 @@ static inline bool take_from_speaker(struct ahp_agent *agent,
 
 	if (LANE_UNLIKELY(!has_spoken(link)))
 		return false;
-	lane_copy(&link->rx, m->slot_);
+	lane_copy_half(&link->rx, m->slot_);
 	note_stream(link);
 	if (LANE_LIKELY(deliver_plain(link, m)))
 		agent->budget--;
@@ -507,6 +511,29 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 		error = wait_and_take(agent, message, timeout_ns, spin);
 	}
 	return error;
+}
+
+int ahp_receive_many(struct ahp_agent *agent, struct ahp_message *messages,
+		     uint32_t count, int64_t timeout_ns)
+{
+	uint32_t n = 1;
+	int error;
+
+	if (!count)
+		return AVP_USAGE;
+	error = ahp_receive(agent, messages, timeout_ns);
+	if (error)
+		return error;
+	if (count > INT32_MAX)
+		count = INT32_MAX;
+	/* What is there; but sockets have their turn in the next call. */
+	while (n < count && agent->polls < TURN_EVERY &&
+	       (take_from_speaker(agent, &messages[n]) ||
+		take_any(agent, &messages[n]))) {
+		agent->polls++;
+		n++;
+	}
+	return (int)n;
 }
 
 /* ---- dealing with it ------------------------------------------------------------- */
@@ -549,7 +576,6 @@ int ahp_reject(struct ahp_agent *agent, struct ahp_message *message)
 
 void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
 {
-	AHP_ENTER(agent);
 	if (avp__forked(&agent->guard))
 		return;
 	if (message->in_place)

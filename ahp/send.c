@@ -304,13 +304,19 @@ static inline uint32_t tracked(const struct ahp_agent *agent,
 	return (m->flags | agent->send_flags) & (AHP_RELIABLE | AHP_NOTIFY);
 }
 
+/* P2 and P3 of ring/wake.h. */
+static inline void ring_if_due(struct ahp__link *link)
+{
+	if (avp__wake_due(&link->page->messages, &link->rung_messages))
+		ahp__link_ring(link);
+}
+
 /* Makes a filled slot the peer's. */
 static inline void commit(struct ahp__link *link, struct slot *slot)
 {
 	lane_commit(&link->tx, slot, link->peer_sleeps);
-	if (link->peer_sleeps &&
-	    avp__wake_due(&link->page->messages, &link->rung_messages))
-		ahp__link_ring(link);
+	if (link->peer_sleeps)
+		ring_if_due(link);
 }
 
 /* Commits a filled slot, and enters what is now outstanding. */
@@ -378,11 +384,11 @@ static inline uint8_t *stamp(uint8_t *p, const struct ahp_outgoing *m)
 
 /* The whole body in the slot, which has the small form and room for it. */
 static inline void fill_plain(struct slot *slot, const struct ahp__link *link,
-			      const struct ahp_outgoing *m)
+			      const struct ahp_outgoing *m, uint32_t now_ms)
 {
 	uint8_t *p = (uint8_t *)slot + SLOT_SMALL_BYTES;
 
-	slot->sent_ms = ahp__lane_ms(link->tx.start_ns);
+	slot->sent_ms = now_ms;
 	slot->expiry_ms = 0;
 	slot->token_limit =
 		m->token_limit ? m->token_limit : link->token_limit;
@@ -467,66 +473,16 @@ __attribute__((noinline)) static int publish_long(struct ahp_agent *agent, struc
 	return 0;
 }
 
-/*
- * The beginning of a frame whose head a local reader takes. Twelve bytes that were
- * just written, by whoever wrote the body, are looked at; the rest, by its reader.
- */
-static inline bool like_frame(const uint8_t *body, uint64_t bytes)
-{
-	uint32_t begin, length, metadata; /* little-endian */
-
-	if (bytes < AVP_FRAME_HEADER_BYTES)
-		return false;
-	memcpy(&begin, body, sizeof(begin));
-	memcpy(&length, body + 4, sizeof(length));
-	memcpy(&metadata, body + 8, sizeof(metadata));
-	return (begin & 0xffffff) == 0x015641 /* "AV", version 1 */ &&
-	       metadata <= FRAME_HEAD_MAX - AVP_FRAME_HEADER_BYTES &&
-	       metadata <= length && length <= bytes - AVP_FRAME_HEADER_BYTES;
-}
-
-/* Its kind and what it is made of belong together. */
-static inline bool kind_ok(const struct ahp_outgoing *m)
-{
-	return m->frame ? m->kind == AHP_FRAME :
-			  m->kind == AHP_JSON ||
-				  (m->kind == AHP_FRAME &&
-				   like_frame(m->body, m->body_bytes));
-}
-
 static inline bool message_ok(const struct ahp_outgoing *m)
 {
 	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
-	       !m->reserved[0] && !m->reserved[1] &&
+	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
 	       !(m->flags & ~MESSAGE_FLAGS) &&
 	       m->task_id.len <= AVP_LANE_ID_BYTES &&
 	       m->session_id.len <= AVP_LANE_ID_BYTES &&
 	       m->body_bytes <= SEGMENT_CAP && !m->loan &&
-	       (!m->frame || m->body_bytes <= FRAME_PAYLOAD_MAX) &&
-	       kind_ok(m);
-}
-
-/* Says what is wrong with a body that kind_ok() refused. */
-LANE_COLD static int no_frame(const struct ahp_outgoing *m,
-			      struct avp_reason *why)
-{
-	uint64_t need = 0, head = m->body_bytes;
-	struct avp_reason what = { 0 };
-	struct avp_frame frame;
-
-	if (head > FRAME_HEAD_MAX)
-		head = FRAME_HEAD_MAX;
-	if (avp_frame_decode_head(m->body, head, m->body_bytes, &frame, &need,
-				  &what) == AVP_AGAIN)
-		return avp__fail(why, AVP_INVALID_MESSAGE,
-				 "metadata of %llu bytes; %u are the limit "
-				 "between local agents",
-				 (unsigned long long)need -
-					 AVP_FRAME_HEADER_BYTES,
-				 FRAME_HEAD_MAX - AVP_FRAME_HEADER_BYTES);
-	return avp__fail(why, AVP_INVALID_MESSAGE,
-			 "its kind is AHP_FRAME, but the body is none: %.180s",
-			 what.text);
+	       (!m->frame ||
+		(m->kind == AHP_FRAME && m->body_bytes <= FRAME_PAYLOAD_MAX));
 }
 
 LANE_COLD static int check_message(const struct ahp_agent *agent,
@@ -557,13 +513,7 @@ LANE_COLD static int check_message(const struct ahp_agent *agent,
 				 "a body of %llu bytes; one has at most %llu",
 				 (unsigned long long)m->body_bytes,
 				 SEGMENT_CAP);
-	if (m->loan) {
-		int error = check_loan(agent, m, why);
-
-		if (error)
-			return error;
-	}
-	return kind_ok(m) ? 0 : no_frame(m, why);
+	return m->loan ? check_loan(agent, m, why) : 0;
 }
 
 static bool fits_slot(const struct ahp_outgoing *m)
@@ -680,30 +630,36 @@ static inline bool is_plain(const struct ahp_agent *agent,
 			    const struct ahp_outgoing *m)
 {
 	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
-	       !m->reserved[0] && !m->reserved[1] &&
+	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
 	       !((m->flags & ~AHP_PROMPT_ACK) | agent->send_flags) &&
 	       !m->loan && !m->message_id && !m->expires_ns &&
+	       (!m->frame || m->kind == AHP_FRAME) &&
 	       m->task_id.len <= AVP_LANE_ID_BYTES &&
 	       m->session_id.len <= AVP_LANE_ID_BYTES &&
 	       m->body_bytes <= AVP_LANE_SMALL_BYTES &&
 	       head_len(m) + m->body_bytes + m->task_id.len +
 			       m->session_id.len + 2 <=
-		       AVP_LANE_SMALL_BYTES &&
-	       kind_ok(m);
+		       AVP_LANE_SMALL_BYTES;
 }
 
-static inline void send_plain(struct ahp_agent *agent, struct ahp__link *link,
-			      const struct ahp_outgoing *m)
+/* Enters plain messages that were published. */
+static inline void count_plain(struct ahp_agent *agent, struct ahp__link *link,
+			       uint32_t messages, uint64_t bytes)
 {
-	struct slot *slot = lane_slot(&link->tx);
+	link->plain_room -= messages;
+	ledger_add_plain(link->ledger, messages);
+	agent->polls += messages;
+	agent->stats.in_flight += messages;
+	agent->stats.sent += messages;
+	agent->stats.bytes_sent += bytes;
+}
 
-	fill_plain(slot, link, m);
-	commit(link, slot);
-	link->plain_room--;
-	ledger_add_plain(link->ledger);
-	agent->stats.in_flight++;
-	agent->stats.sent++;
-	agent->stats.bytes_sent += head_len(m) + m->body_bytes;
+static inline struct ahp__link *link_of_peer(const struct ahp_agent *agent,
+					     uint32_t number)
+{
+	const struct ahp__peer *peer = ahp__peer_at(agent, number);
+
+	return peer ? peer->link : NULL;
 }
 
 int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
@@ -711,20 +667,103 @@ int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	     struct avp_reason *why)
 {
 	struct ahp__link *link;
-	struct ahp__peer *peer;
+	struct slot *slot;
 
 	AHP_GUARD(agent);
-	peer = ahp__peer_at(agent, m->peer);
-	link = peer ? peer->link : NULL;
+	link = link_of_peer(agent, m->peer);
 	if (LANE_UNLIKELY(!link || !link->plain_room || !is_plain(agent, m) ||
 			  agent->polls + 1 >= TURN_EVERY))
 		return send_any(agent, m, timeout_ns, receipt, why);
-	agent->polls++;
-	send_plain(agent, link, m);
+	slot = lane_slot(&link->tx);
+	fill_plain(slot, link, m, ahp__lane_ms(link->tx.start_ns));
+	commit(link, slot);
+	count_plain(agent, link, 1, head_len(m) + m->body_bytes);
 	if (receipt)
 		*receipt = (struct ahp_receipt){link->tx.next - 1, m->peer,
 						link->generation};
 	return 0;
+}
+
+/*
+ * The plain messages for one peer that m begins with, as far as there is room for
+ * them: how many. They have one time stamp, and one edge for a peer that sleeps:
+ * each is committed with release, and the last one's word is then stored again,
+ * seq_cst, which is P1 of ring/wake.h for all of them.
+ */
+static uint32_t send_run(struct ahp_agent *agent, const struct ahp_outgoing *m,
+			 uint32_t count, struct ahp_receipt *receipts)
+{
+	struct ahp__link *link = link_of_peer(agent, m->peer);
+	struct slot *slot = NULL;
+	uint64_t bytes = 0;
+	uint32_t now_ms, n;
+
+	if (!link)
+		return 0;
+	if (count > link->plain_room)
+		count = link->plain_room;
+	now_ms = ahp__lane_ms(link->tx.start_ns);
+	for (n = 0; n < count && m[n].peer == m->peer && is_plain(agent, &m[n]);
+	     n++) {
+		slot = lane_slot(&link->tx);
+		if (receipts)
+			receipts[n] = (struct ahp_receipt){
+				link->tx.next, m->peer, link->generation};
+		fill_plain(slot, link, &m[n], now_ms);
+		lane_commit(&link->tx, slot, false);
+		bytes += head_len(&m[n]) + m[n].body_bytes;
+	}
+	if (slot && link->peer_sleeps) {
+		atomic_store_explicit(&slot->sequence, link->tx.next - 1,
+				      memory_order_seq_cst);
+		ring_if_due(link);
+	}
+	count_plain(agent, link, n, bytes);
+	return n;
+}
+
+/* What is left of a time-out; *end_ns is 0 until it was first asked for. */
+static int64_t time_left(int64_t timeout_ns, int64_t *end_ns)
+{
+	int64_t now_ns;
+
+	if (timeout_ns <= 0 || timeout_ns == AHP_FOREVER)
+		return timeout_ns; /* AHP_USUAL among them */
+	now_ns = ahp__now_ns();
+	if (!*end_ns)
+		*end_ns = timeout_ns < AHP_FOREVER - now_ns
+				  ? now_ns + timeout_ns
+				  : AHP_FOREVER;
+	return *end_ns > now_ns ? *end_ns - now_ns : 0;
+}
+
+int ahp_send_many(struct ahp_agent *agent, const struct ahp_outgoing *messages,
+		  uint32_t count, int64_t timeout_ns,
+		  struct ahp_receipt *receipts, struct avp_reason *why)
+{
+	int64_t end_ns = 0;
+	uint32_t n = 0;
+	int error = 0;
+
+	AHP_GUARD(agent);
+	if (count > INT32_MAX)
+		count = INT32_MAX;
+	/* Before the run and not within it: a peer that is woken in the middle
+	 * may sleep again before the end. */
+	if (agent->polls + (uint64_t)count >= TURN_EVERY)
+		ahp__agent_turn(agent, 0);
+	while (n < count && !error) {
+		n += send_run(agent, messages + n, count - n,
+			      receipts ? receipts + n : NULL);
+		if (n == count)
+			break;
+		/* The next is not plain, or there is no room. */
+		error = send_any(agent, messages + n,
+				 time_left(timeout_ns, &end_ns),
+				 receipts ? receipts + n : NULL, why);
+		n += !error;
+	}
+	return n ? (int)n : error;
 }
 
 /* ---- what became of it --------------------------------------------------------- */

@@ -136,14 +136,25 @@ static inline unsigned lane_reach(const uint8_t *copy)
 	       copy[SLOT_SMALL_BYTES + 1 + task] + slot->inline_bytes;
 }
 
-/* Copies the slot that has arrived into private memory of 256 bytes. */
+/* The first half of the slot that has arrived, and the second, into 256 bytes of
+ * private memory. */
+static inline void lane_copy_half(const struct avp_lane_rx *rx, uint8_t *copy)
+{
+	memcpy(copy, lane_next(rx), 2 * LINE);
+}
+
+static inline void lane_copy_rest(const struct avp_lane_rx *rx, uint8_t *copy)
+{
+	memcpy(copy + 2 * LINE, (const uint8_t *)lane_next(rx) + 2 * LINE,
+	       2 * LINE);
+}
+
+/* As much of it as is used. */
 static inline void lane_copy(const struct avp_lane_rx *rx, uint8_t *copy)
 {
-	const uint8_t *from = (const uint8_t *)lane_next(rx);
-
-	memcpy(copy, from, 2 * LINE);
+	lane_copy_half(rx, copy);
 	if (LANE_UNLIKELY(lane_reach(copy) > 2 * LINE))
-		memcpy(copy + 2 * LINE, from + 2 * LINE, 2 * LINE);
+		lane_copy_rest(rx, copy);
 }
 
 /* A copied slot of the small form, of which nothing special is asked. */

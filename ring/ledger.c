@@ -140,7 +140,7 @@ void avp_ledger_add_plain(struct avp_ledger *l)
 {
 	if (l->next - ledger_low(l) > l->mask)
 		make_place(l);
-	ledger_add_plain(l);
+	ledger_add_plain(l, 1);
 }
 
 void avp_ledger_add(struct avp_ledger *l, uint64_t sequence, uint64_t cookie,

@@ -50,10 +50,10 @@ static inline uint64_t ledger_plain_room(const struct avp_ledger *l)
 	return window < ring ? window : ring;
 }
 
-static inline void ledger_add_plain(struct avp_ledger *l)
+static inline void ledger_add_plain(struct avp_ledger *l, uint32_t messages)
 {
-	l->next++;
-	l->live++;
+	l->next += messages;
+	l->live += messages;
 }
 
 #endif
