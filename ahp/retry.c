@@ -414,6 +414,8 @@ void ahp__retry_lost(struct ahp__link *link, uint64_t sequence, uint64_t cookie)
 			ahp__body_unref(agent, (uint32_t)cookie);
 		return;
 	}
+	/* It may be back already: its name was seen before its end was. */
+	link->peer->tried_ns = 0;
 	p = parcel_of(link, sequence, cookie);
 	if (p)
 		after_failure(agent->retry, p, AVP_CLOSED, counts);

@@ -430,15 +430,47 @@ static void closed_while_waiting(void)
 	CU_ASSERT_EQUAL(grave.code, AVP_CLOSED);
 }
 
+/*
+ * It hangs up and is back before its sender looks: the news of its name come while
+ * its end is not yet entered. It must be looked for again soon.
+ */
+static void restarts_in_one_turn(void)
+{
+	struct ahp_message m;
+
+	open_pair(&reliable);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "x", NULL), 0);
+	CU_ASSERT_FATAL(next_message(&m));
+	for (int i = 0; i < 3; i++) {
+		int64_t start_ns;
+
+		ahp_agent_close(b);
+		b = agent_open("b", &careful);
+		start_ns = ahp__now_ns();
+		CU_ASSERT_FATAL(next_message(&m));
+		CU_ASSERT(is(&m, "x") && m.redelivered);
+		CU_ASSERT(ahp__now_ns() - start_ns < LOOK_NS / 2);
+	}
+	accept_it(&m);
+	close_pair();
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(backoff_grows),	     TEST(rejected_comes_again),
-		TEST(bodies_stay),	     TEST(dead_after_retries),
-		TEST(straggler_rejected),    TEST(reader_restarts),
-		TEST(absent_until_deadline), TEST(expired_in_the_ring),
-		TEST(plain_is_told),	     TEST(twins),
-		TEST(closed_while_waiting),  {0},
+		TEST(backoff_grows),
+		TEST(rejected_comes_again),
+		TEST(bodies_stay),
+		TEST(dead_after_retries),
+		TEST(straggler_rejected),
+		TEST(reader_restarts),
+		TEST(absent_until_deadline),
+		TEST(expired_in_the_ring),
+		TEST(plain_is_told),
+		TEST(twins),
+		TEST(closed_while_waiting),
+		TEST(restarts_in_one_turn),
+		{0},
 	};
 
 	agents_begin();
