@@ -54,7 +54,7 @@ static void be_idle(void *arg)
 static void costs_nothing(uint32_t mode)
 {
 	static struct ahp_agent *peer[LINKS];
-	char id[16];
+	char id[32];
 	pid_t pid;
 
 	wait_mode = mode;
