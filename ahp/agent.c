@@ -90,8 +90,10 @@ struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id)
 
 const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t number)
 {
-	const struct ahp__peer *peer = ahp__peer_at(agent, number);
+	const struct ahp__peer *peer;
 
+	AHP_ENTER(agent);
+	peer = ahp__peer_at(agent, number);
 	return peer ? peer->id : NULL;
 }
 
@@ -270,6 +272,8 @@ static int open_parts(struct ahp_agent *agent,
 	error = avp_loop_add(agent->loop, &agent->listen_watch, why);
 	if (!error)
 		ahp__page_beat(agent, ahp__now_ns());
+	if (!error && o->flags & AHP_PROGRESS_THREAD)
+		error = ahp__progress_start(agent, why);
 	return error;
 }
 
@@ -298,7 +302,9 @@ int ahp_agent_open(struct ahp_agent **out,
 	struct ahp_agent_options o;
 	struct ahp_agent *agent;
 	int error = avp__options_copy(&o, sizeof(o), sizeof(o), options,
-				      AHP_EXPLICIT_ACK | AHP_RELIABLE, why);
+				      AHP_EXPLICIT_ACK | AHP_RELIABLE |
+					      AHP_PROGRESS_THREAD,
+				      why);
 
 	if (!error)
 		error = check_options(&o, why);
@@ -320,6 +326,8 @@ int ahp_agent_open(struct ahp_agent **out,
 /* A child shares fds with its parent and has none of the mappings. */
 static void close_in_child(struct ahp_agent *agent)
 {
+	if (!ahp__progress_forget(agent))
+		return; /* what it was changing is not to be trusted */
 	for (uint32_t i = 0; i < agent->links; i++)
 		ahp__link_forget(agent->link[i]);
 	avp_segment_forget(&agent->page_segment);
@@ -329,16 +337,21 @@ static void close_in_child(struct ahp_agent *agent)
 
 void ahp_agent_close(struct ahp_agent *agent)
 {
+	struct ahp__progress *inside;
+
 	if (!agent)
 		return;
 	if (agent->guard.cookie && avp__forked(&agent->guard))
 		return close_in_child(agent);
+	inside = ahp__enter(agent->progress); /* until it is freed */
 	if (ahp__agent_in_callback(agent)) {
+		ahp__leave(&inside);
 		ahp__logf(agent, AHP_LOG_ERROR, AVP_USAGE,
 			  "not closed: called from within a callback of its "
 			  "own loop");
 		return;
 	}
+	ahp__progress_stop(agent);
 	if (agent->page)
 		ahp__settle_all(agent);
 	ahp__retry_give_up(agent);
@@ -363,6 +376,12 @@ const char *ahp_agent_doorbell(const struct ahp_agent *agent)
 }
 
 void ahp_agent_stats(const struct ahp_agent *agent, struct ahp_stats *stats)
+{
+	AHP_ENTER(agent);
+	ahp__stats_fill(agent, stats);
+}
+
+void ahp__stats_fill(const struct ahp_agent *agent, struct ahp_stats *stats)
 {
 	*stats = agent->stats;
 	stats->links = agent->ups;

@@ -12,6 +12,7 @@
 #include <avp/ring.h>
 
 #include "ahp/page.h"
+#include "ahp/progress.h"
 #include "ahp/wire.h"
 #include "ring/bell.h"
 #include "shm/guard.h"
@@ -180,6 +181,7 @@ struct ahp_agent {
 	struct avp__fork_guard guard;
 	/* Zero there bars calls: the guard's cookie, but for callbacks. */
 	const volatile uint32_t *entry;
+	struct ahp__progress *progress; /* NULL: no thread but the owner's */
 	char id[AHP_ID_BYTES + 1];
 	uint8_t epoch[16];
 	bool explicit_ack;
@@ -249,8 +251,16 @@ static inline struct ahp__peer *ahp__peer_at(const struct ahp_agent *agent,
 /* Why there is no entry: AVP_FORKED, or AVP_USAGE from within a callback. */
 __attribute__((cold)) int ahp__agent_barred(const struct ahp_agent *agent);
 
-/* At the top of each public call. */
+/*
+ * At the top of each public call that can answer with a code: the calling thread
+ * is in (progress.h) until its function returns, or it is told why not. AHP_ENTER
+ * for the other calls.
+ */
+#define AHP_ENTER(agent)                                           \
+	__attribute__((cleanup(ahp__leave))) struct ahp__progress  \
+		*ahp_inside_ = ahp__enter((agent)->progress)
 #define AHP_GUARD(agent)                                   \
+	AHP_ENTER(agent);                                  \
 	do {                                               \
 		if (__builtin_expect(!*(agent)->entry, 0)) \
 			return ahp__agent_barred(agent);   \
@@ -274,6 +284,8 @@ ahp__log_task(struct ahp_agent *agent, enum ahp_log_level level, int code,
 	      struct avp_str task, const char *format, ...);
 
 /* ---- agent.c --------------------------------------------------------------- */
+
+void ahp__stats_fill(const struct ahp_agent *agent, struct ahp_stats *stats);
 
 /* The peer of that name, made if it is new; NULL at PEERS_MAX or without memory. */
 struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id);
@@ -317,6 +329,14 @@ bool ahp__agent_in_callback(const struct ahp_agent *agent);
 
 /* Has the link room for the message that did not go? */
 bool ahp__link_room_came(struct ahp__link *link);
+
+/* ---- progress.c -------------------------------------------------------------- */
+
+int ahp__progress_start(struct ahp_agent *agent, struct avp_reason *why);
+/* Ends the thread, and waits until it has ended. */
+void ahp__progress_stop(struct ahp_agent *agent);
+/* In a child, where there is none; false: it was acting when we were forked. */
+bool ahp__progress_forget(struct ahp_agent *agent);
 
 /* ---- rendezvous.c ------------------------------------------------------------ */
 

@@ -18,9 +18,10 @@
  *	ahp_send(me, &(struct ahp_outgoing){ .target = "solver", ... }, ...);
  *
  * Threads: an agent is used by one thread at a time; different agents are
- * independent. Nothing here starts a thread. Processes: an agent belongs to the
- * process that opened it; in a forked child every call answers AVP_FORKED, except
- * ahp_agent_close(), which frees the child's copy and touches nothing else.
+ * independent. No thread is started unless AHP_PROGRESS_THREAD asks for one.
+ * Processes: an agent belongs to the process that opened it; in a forked child
+ * every call answers AVP_FORKED, except ahp_agent_close(), which frees the child's
+ * copy and touches nothing else.
  * Time-outs are in nanoseconds: 0 does not wait, AHP_FOREVER waits for ever,
  * AHP_USUAL as long as the agent's options say: receive_timeout_ns where a message
  * is waited for, task_timeout_ns for all else.
@@ -106,9 +107,22 @@ typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
 
 #define AHP_NO_RETRY UINT32_MAX /* for max_retries: the first delivery only */
 
+/*
+ * A thread for agents whose owners compute for longer than others should wait. It
+ * acts, every 10 ms, only while the owner has made no call for 10 ms: peers can
+ * link, heartbeats stay fresh, acknowledgements go both ways, reliable messages
+ * are sent again. It delivers nothing. Without the flag no thread is started.
+ *
+ * The log callback, the one of ahp_agent_bury(), and the dead letter queue of
+ * ahp_agent_keep_dlq() are used by that thread then, in turn with the owner: the
+ * queue should be opened for the agent alone. ahp_agent_loop() is NULL. The texts
+ * of ahp_peer_mode() are valid while that link is. Signals are blocked in it.
+ */
+#define AHP_PROGRESS_THREAD 16u
+
 struct ahp_agent_options {
 	uint32_t size;	/* sizeof(struct ahp_agent_options), or 0 */
-	uint32_t flags; /* AHP_EXPLICIT_ACK | AHP_RELIABLE */
+	uint32_t flags; /* AHP_EXPLICIT_ACK | _RELIABLE | _PROGRESS_THREAD */
 	const char *id;
 	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */
 	const char *runtime_dir; /* NULL: see ahp_runtime_dir() */
@@ -148,7 +162,8 @@ int ahp_agent_open(struct ahp_agent **agent,
 /*
  * Closes all links, removes the agent's names and frees everything. Messages and
  * loans that are still held become invalid. What peers have not read yet stays
- * readable for them.
+ * readable for them. The last agent leaves the namespace's directory empty, but
+ * there: its group and mode may be an administrator's.
  */
 void ahp_agent_close(struct ahp_agent *agent);
 
@@ -295,7 +310,8 @@ struct ahp_receipt {
  * zeroed) unless AHP_KEEP_LOAN; on failure it stays the caller's. *receipt may be
  * NULL. AVP_AGENT_NOT_FOUND; AVP_TIMEOUT while linking; AVP_QUEUE_FULL when the
  * peer has not acknowledged enough, or when more than a quarter of the quota is
- * lent to it; AVP_INVALID_MESSAGE for what no message may be; AVP_POISONED for a
+ * lent to it; AVP_INVALID_MESSAGE for what no message may be, such as a body that
+ * does not begin as the frame that it should be, or metadata over 64 KiB; AVP_POISONED for a
  * peer that broke the protocol and has not hung up yet; AVP_SHAPE_MISMATCH for a
  * latent frame that its model cannot use, by what both told: see ahp_peer_mode().
  * Send JSON to such a peer, or a hybrid frame; or states with an avp_map_id.
@@ -407,7 +423,9 @@ int ahp_agent_keep_dlq(struct ahp_agent *agent, struct ahp_dlq *dlq,
  * A received message. Caller's memory, of some 900 bytes; must not be moved
  * while it is in use, since members point into it.
  *
- * A short body is a private copy. A long one lies in its sender's memory, mapped
+ * A short body is a private copy within slot_, at any address: its numbers have no
+ * alignment, nor those of a short frame; memcpy() them. A long one begins as far
+ * from a 64-byte boundary as it does in its loan. It lies in its sender's memory, mapped
  * read-only: nobody can write it here, but a dishonest sender could still change
  * it while you look. Header and metadata of a frame (frame) are parsed from a
  * private copy in either case; of JSON, parse a copy: ahp_message_copy().
@@ -513,7 +531,8 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns);
  * only looks: ahp_agent_id(), ahp_peer_id(), ahp_peer_mode(), ahp_agent_stats(),
  * ahp_message_copy(), ahp_message_id(). Another agent may be used.
  *
- * Valid until the agent is closed, whose watches it then forgets. With
+ * NULL with AHP_PROGRESS_THREAD: a watch would be called by that thread. Else valid
+ * until the agent is closed, whose watches it then forgets. With
  * AHP_WAIT_BUSY the loop is looked at between spins, every few microseconds.
  */
 struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent);

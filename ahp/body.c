@@ -169,6 +169,7 @@ int ahp_loan(struct ahp_agent *agent, const char *target, uint64_t bytes,
 
 void ahp_loan_release(struct ahp_agent *agent, struct ahp_loan *loan)
 {
+	AHP_ENTER(agent);
 	if (avp__forked(&agent->guard) || !loan->handle)
 		return;
 	ahp__body_unref(agent, loan->handle);

@@ -170,6 +170,7 @@ void cmd_put_stats(struct avp_json_writer *w, const struct ahp_stats *s)
 	avp_json_member_uint(w, "redelivered", s->redelivered);
 	avp_json_member_uint(w, "duplicates", s->duplicates);
 	avp_json_member_uint(w, "dead", s->dead);
+	avp_json_member_uint(w, "kept", s->kept);
 	avp_json_member_uint(w, "in_flight", s->in_flight);
 	avp_json_member_uint(w, "bytes_sent", s->bytes_sent);
 	avp_json_member_uint(w, "bytes_received", s->bytes_received);

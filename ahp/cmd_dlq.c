@@ -8,8 +8,6 @@
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
 
-#define TIMEOUT_NS 60000000000ll /* AHP's task_timeout */
-
 struct request {
 	const char *what, *agent, *message, *to;
 	uint64_t number;
@@ -301,6 +299,8 @@ static int run(struct request *r, struct avp_reason *why)
 
 	if (!config)
 		return why->code;
+	if (r->timeout_ns == AHP_USUAL)
+		r->timeout_ns = config->task_timeout_ns;
 	ahp_config_dlq(config, &o);
 	if (is(r, "ls") || is(r, "show"))
 		o.flags |= AHP_DLQ_READ_ONLY;
@@ -343,7 +343,8 @@ static int parse(struct request *r, int argc, char **argv)
 		 "the one of that number in the queue"},
 		{"to", CMD_TEXT, &r->to, "ID", "replay to that agent instead"},
 		{"timeout", CMD_SECONDS, &r->timeout_ns, "SECONDS",
-		 "how long each may take to be accepted (60)"},
+		 "how long each may take to be accepted (the\n"
+		 "task_timeout of the configuration: 60)"},
 		{0},
 	};
 	int status = cmd_arguments(&page, options, &argc, argv);
@@ -358,7 +359,7 @@ static int parse(struct request *r, int argc, char **argv)
 
 int cmd_dlq(int argc, char **argv)
 {
-	struct request r = {.timeout_ns = TIMEOUT_NS};
+	struct request r = {.timeout_ns = AHP_USUAL};
 	struct avp_reason why;
 	int status = parse(&r, argc, argv);
 

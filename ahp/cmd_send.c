@@ -7,8 +7,6 @@
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
 
-#define TIMEOUT_NS 60000000000ll /* AHP's task_timeout */
-
 enum wait_for { WAIT_NOT, WAIT_ACK, WAIT_RESULT };
 
 struct sender {
@@ -116,6 +114,8 @@ static int publish(struct sender *s, const struct avp_frame *frame,
 {
 	int err = cmd_agent_open(&s->agent, why);
 
+	if (!err && s->timeout_ns == AHP_USUAL)
+		s->timeout_ns = cmd_configuration(why)->task_timeout_ns;
 	s->end_ns = cmd_end_ns(s->timeout_ns);
 	if (!err && s->model)
 		err = cmd_agent_model(s->agent, s->model, why);
@@ -331,7 +331,8 @@ static int parse(struct sender *s, int argc, char **argv)
 		 "the config.json of the frame's model: an\n"
 		 "agent of another one does not get it"},
 		{"timeout", CMD_SECONDS, &s->timeout_ns, "SECONDS",
-		 "for all of it (60)"},
+		 "for all of it (the task_timeout of the\n"
+		 "configuration: 60)"},
 		{0},
 	};
 	int status = cmd_arguments(&page, options, &argc, argv);
@@ -357,7 +358,7 @@ int cmd_send(int argc, char **argv)
 {
 	struct sender s = {
 		.file = {.fd = -1},
-		.timeout_ns = TIMEOUT_NS,
+		.timeout_ns = AHP_USUAL,
 		.result = {.content = {.max_bytes = CMD_CONTENT_MAX}},
 	};
 	struct avp_reason why;

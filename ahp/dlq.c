@@ -42,7 +42,10 @@ static int prepare(struct writing *w, const struct ahp_dlq_letter *letter,
 	w->letter_bytes = HEAD + sizeof(w->ref) + w->text.len;
 	if (!letter->body_bytes)
 		return 0;
-	SHA256(letter->body, letter->body_bytes, w->ref.sha256);
+	if (!SHA256(letter->body, letter->body_bytes, w->ref.sha256))
+		return avp__fail(why, AVP_NO_MEMORY,
+				 "dead letter queue: no memory for a body's "
+				 "SHA-256");
 	w->ref.bytes = letter->body_bytes;
 	w->body_bytes = HEAD + JOURNAL_SHA_LEN + letter->body_bytes;
 	return 0;

@@ -134,6 +134,11 @@ static int check_hello(struct ahp__link *link, const struct wire_hello *hello,
 
 	if (!hello_ok(hello, bytes))
 		return avp__fail(why, AVP_POISONED, "its Hello is not one");
+	if (hello->features & WIRE_DEMANDS)
+		return avp__fail(why, AVP_UNSUPPORTED,
+				 "it demands features %#x of a link; use one "
+				 "version of libavp on this host",
+				 hello->features & WIRE_DEMANDS);
 	if (strcmp(hello->to, agent->id))
 		return avp__fail(why, AVP_AGENT_NOT_FOUND, "this is %s, not %s",
 				 agent->id, hello->to);

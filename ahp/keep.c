@@ -320,6 +320,7 @@ int ahp_agent_keep_dlq(struct ahp_agent *agent, struct ahp_dlq *dlq,
 
 void ahp_agent_bury(struct ahp_agent *agent, ahp_bury *bury, void *arg)
 {
+	AHP_ENTER(agent);
 	agent->bury = bury;
 	agent->bury_arg = arg;
 }

@@ -211,6 +211,7 @@ void ahp_leader_close(struct ahp_leader *l)
 {
 	if (!l)
 		return;
+	AHP_ENTER(l->agent);
 	for (uint32_t i = 1; i < l->room; i++)
 		if (l->job[i].open)
 			close_job(l, i);

@@ -256,6 +256,7 @@ enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
 	int64_t now_ns;
 	uint64_t beat;
 
+	AHP_ENTER(agent);
 	if (avp__forked(&agent->guard))
 		return AHP_NEVER_SEEN;
 	if (timeout_ns == AHP_USUAL)

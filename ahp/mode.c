@@ -180,9 +180,12 @@ bool ahp__mode_fits(struct ahp__link *link, const struct ahp_message *m,
 int ahp_peer_mode(const struct ahp_agent *agent, uint32_t number,
 		  struct ahp_mode *mode)
 {
-	const struct ahp__peer *peer = ahp__peer_at(agent, number);
-	const struct ahp__link *link = peer ? peer->link : NULL;
+	const struct ahp__peer *peer;
+	const struct ahp__link *link;
 
+	AHP_ENTER(agent);
+	peer = ahp__peer_at(agent, number);
+	link = peer ? peer->link : NULL;
 	if (!link || link->state < LINK_SHARING || link->state > LINK_DRAINING)
 		return AVP_AGENT_NOT_FOUND;
 	*mode = (struct ahp_mode){

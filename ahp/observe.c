@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,21 +108,33 @@ static void fill_seen(struct ahp_observation *seen, const struct page_record *r)
 		seen->state = "stuck";
 }
 
+/*
+ * A forked child of a killed agent holds its lock. Its process is asked for first:
+ * only who is not there by that, as in another pid namespace, is connected to.
+ */
+static bool gone(int dir, const struct ahp_observation *seen)
+{
+	return seen->pid > 0 && seen->pid <= INT32_MAX &&
+	       kill((pid_t)seen->pid, 0) && errno == ESRCH &&
+	       ahp__names_holder_dead(dir, seen->id);
+}
+
 /* The caller holds the namespace's lock. False: it is gone meanwhile. */
 static bool observe_one(int dir, const char *id, struct ahp_observation *seen)
 {
 	int lock = ahp__names_hold(dir, id, false, NULL);
 	struct page_record r;
 
-	*seen = (struct ahp_observation){ .state = "alive" };
+	*seen = (struct ahp_observation){.state = "alive"};
 	snprintf(seen->id, sizeof(seen->id), "%s", id);
 	if (read_record(dir, id, &r))
 		fill_seen(seen, &r);
-	if (lock >= 0) {
+	if (lock >= 0 || (lock == AVP_NAME_TAKEN && gone(dir, seen))) {
 		seen->state = "dead";
 		ahp__names_remove(dir, id);
-		close(lock);
 	}
+	if (lock >= 0)
+		close(lock);
 	return lock >= 0 || lock == AVP_NAME_TAKEN || lock == AVP_PERMISSION;
 }
 
@@ -129,7 +142,7 @@ int ahp_observe(const char *runtime_dir, const char *name_space,
 		ahp_visit *visit, void *arg, struct avp_reason *why)
 {
 	int dir = ahp__names_dir(runtime_dir, name_space, why);
-	struct names names = { 0 };
+	struct names names = {0};
 	struct ahp_observation seen;
 	int error, lock;
 	bool there;

@@ -41,7 +41,7 @@ static void fill_stats(const struct ahp_agent *agent, uint64_t *out)
 
 	static_assert(sizeof(stats) == sizeof(((struct page_record *)0)->stats),
 		      "observers read struct ahp_stats");
-	ahp_agent_stats(agent, &stats);
+	ahp__stats_fill(agent, &stats);
 	memcpy(out, &stats, sizeof(stats));
 }
 

@@ -519,6 +519,7 @@ int ahp_receive_many(struct ahp_agent *agent, struct ahp_message *messages,
 	uint32_t n = 1;
 	int error;
 
+	AHP_GUARD(agent);
 	if (!count)
 		return AVP_USAGE;
 	error = ahp_receive(agent, messages, timeout_ns);
@@ -576,6 +577,7 @@ int ahp_reject(struct ahp_agent *agent, struct ahp_message *message)
 
 void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
 {
+	AHP_ENTER(agent);
 	if (avp__forked(&agent->guard))
 		return;
 	if (message->in_place)

@@ -275,7 +275,7 @@ int ahp__names_hold(int dir, const char *id, bool create,
  * The lock is held, but the one who listens has died: its forked child has
  * inherited both. Such a name may be taken over.
  */
-static bool holder_dead(int dir, const char *id)
+bool ahp__names_holder_dead(int dir, const char *id)
 {
 	struct avp_peer_id who;
 	int sock = ahp__names_connect(dir, id, NULL), error;
@@ -295,7 +295,7 @@ static int take_name(struct ahp_agent *agent, struct avp_reason *why)
 {
 	int fd = ahp__names_hold(agent->dir, agent->id, true, why);
 
-	if (fd == AVP_NAME_TAKEN && holder_dead(agent->dir, agent->id)) {
+	if (fd == AVP_NAME_TAKEN && ahp__names_holder_dead(agent->dir, agent->id)) {
 		ahp__names_remove(agent->dir, agent->id);
 		fd = ahp__names_hold(agent->dir, agent->id, true, why);
 	}

@@ -17,6 +17,12 @@ void ahp__names_unlock(int dir, int lock);
 int ahp__names_hold(int dir, const char *id, bool create,
 		    struct avp_reason *why);
 
+/*
+ * The lock is held, but whoever listens has died: a forked child has inherited
+ * both. Costs the agent a connection, if it lives.
+ */
+bool ahp__names_holder_dead(int dir, const char *id);
+
 /* Removes an id's names. The caller holds its lock and the namespace's. */
 void ahp__names_remove(int dir, const char *id);
 

@@ -102,7 +102,7 @@ static void bury(struct ahp_agent *agent, struct parcel *p, int code)
 {
 	struct avp_slot_view v = {0};
 	struct ahp_dead_letter letter = {
-		.target = ahp_peer_id(agent, p->origin.peer),
+		.target = ahp__peer_at(agent, p->origin.peer)->id,
 		.code = code,
 		.last = p->last,
 		.error = words_for(code),

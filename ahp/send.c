@@ -473,16 +473,66 @@ __attribute__((noinline)) static int publish_long(struct ahp_agent *agent, struc
 	return 0;
 }
 
+/*
+ * The beginning of a frame whose head a local reader takes. Twelve bytes that were
+ * just written, by whoever wrote the body, are looked at; the rest, by its reader.
+ */
+static inline bool like_frame(const uint8_t *body, uint64_t bytes)
+{
+	uint32_t begin, length, metadata; /* little-endian */
+
+	if (bytes < AVP_FRAME_HEADER_BYTES)
+		return false;
+	memcpy(&begin, body, sizeof(begin));
+	memcpy(&length, body + 4, sizeof(length));
+	memcpy(&metadata, body + 8, sizeof(metadata));
+	return (begin & 0xffffff) == 0x015641 /* "AV", version 1 */ &&
+	       metadata <= FRAME_HEAD_MAX - AVP_FRAME_HEADER_BYTES &&
+	       metadata <= length && length <= bytes - AVP_FRAME_HEADER_BYTES;
+}
+
+/* Its kind and what it is made of belong together. */
+static inline bool kind_ok(const struct ahp_outgoing *m)
+{
+	return m->frame ? m->kind == AHP_FRAME :
+			  m->kind == AHP_JSON ||
+				  (m->kind == AHP_FRAME &&
+				   like_frame(m->body, m->body_bytes));
+}
+
 static inline bool message_ok(const struct ahp_outgoing *m)
 {
 	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
-	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
+	       !m->reserved[0] && !m->reserved[1] &&
 	       !(m->flags & ~MESSAGE_FLAGS) &&
 	       m->task_id.len <= AVP_LANE_ID_BYTES &&
 	       m->session_id.len <= AVP_LANE_ID_BYTES &&
 	       m->body_bytes <= SEGMENT_CAP && !m->loan &&
-	       (!m->frame ||
-		(m->kind == AHP_FRAME && m->body_bytes <= FRAME_PAYLOAD_MAX));
+	       (!m->frame || m->body_bytes <= FRAME_PAYLOAD_MAX) &&
+	       kind_ok(m);
+}
+
+/* Says what is wrong with a body that kind_ok() refused. */
+LANE_COLD static int no_frame(const struct ahp_outgoing *m,
+			      struct avp_reason *why)
+{
+	uint64_t need = 0, head = m->body_bytes;
+	struct avp_reason what = { 0 };
+	struct avp_frame frame;
+
+	if (head > FRAME_HEAD_MAX)
+		head = FRAME_HEAD_MAX;
+	if (avp_frame_decode_head(m->body, head, m->body_bytes, &frame, &need,
+				  &what) == AVP_AGAIN)
+		return avp__fail(why, AVP_INVALID_MESSAGE,
+				 "metadata of %llu bytes; %u are the limit "
+				 "between local agents",
+				 (unsigned long long)need -
+					 AVP_FRAME_HEADER_BYTES,
+				 FRAME_HEAD_MAX - AVP_FRAME_HEADER_BYTES);
+	return avp__fail(why, AVP_INVALID_MESSAGE,
+			 "its kind is AHP_FRAME, but the body is none: %.180s",
+			 what.text);
 }
 
 LANE_COLD static int check_message(const struct ahp_agent *agent,
@@ -513,7 +563,13 @@ LANE_COLD static int check_message(const struct ahp_agent *agent,
 				 "a body of %llu bytes; one has at most %llu",
 				 (unsigned long long)m->body_bytes,
 				 SEGMENT_CAP);
-	return m->loan ? check_loan(agent, m, why) : 0;
+	if (m->loan) {
+		int error = check_loan(agent, m, why);
+
+		if (error)
+			return error;
+	}
+	return kind_ok(m) ? 0 : no_frame(m, why);
 }
 
 static bool fits_slot(const struct ahp_outgoing *m)
@@ -630,16 +686,16 @@ static inline bool is_plain(const struct ahp_agent *agent,
 			    const struct ahp_outgoing *m)
 {
 	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
-	       m->kind <= AHP_FRAME && !m->reserved[0] && !m->reserved[1] &&
+	       !m->reserved[0] && !m->reserved[1] &&
 	       !((m->flags & ~AHP_PROMPT_ACK) | agent->send_flags) &&
 	       !m->loan && !m->message_id && !m->expires_ns &&
-	       (!m->frame || m->kind == AHP_FRAME) &&
 	       m->task_id.len <= AVP_LANE_ID_BYTES &&
 	       m->session_id.len <= AVP_LANE_ID_BYTES &&
 	       m->body_bytes <= AVP_LANE_SMALL_BYTES &&
 	       head_len(m) + m->body_bytes + m->task_id.len +
 			       m->session_id.len + 2 <=
-		       AVP_LANE_SMALL_BYTES;
+		       AVP_LANE_SMALL_BYTES &&
+	       kind_ok(m);
 }
 
 /* Enters plain messages that were published. */

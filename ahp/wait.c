@@ -263,7 +263,7 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
 
 struct avp_loop *ahp_agent_loop(const struct ahp_agent *agent)
 {
-	return agent->loop;
+	return agent->progress ? NULL : agent->loop;
 }
 
 int ahp_agent_fd(const struct ahp_agent *agent)
@@ -271,6 +271,8 @@ int ahp_agent_fd(const struct ahp_agent *agent)
 	AHP_GUARD(agent);
 	if (agent->wait == AHP_WAIT_BUSY)
 		return AVP_UNSUPPORTED;
+	if (agent->progress)
+		agent->progress->fd_asked = true;
 	return avp_loop_fd(agent->loop);
 }
 

@@ -23,11 +23,18 @@
 #define WIRE_BELL  0x07
 
 /*
- * Doorbells. A byte on the socket serves for everybody, whatever was said; the
- * ringer's lane's word (ring/bell.h) only for who asked for it.
+ * Doorbells. A byte on the socket serves for everybody, whatever was said, so a
+ * kind that we do not know is no fault; the ringer's lane's word (ring/bell.h)
+ * serves only for who asked for it.
  */
 #define WIRE_BELL_SOCKET 1
 #define WIRE_BELL_WORD	 2
+
+/*
+ * Features of a link that a later minor version may have. One that does not know
+ * a bit passes over it in the low half; what is in the high half it has to know.
+ */
+#define WIRE_DEMANDS 0xffff0000u
 
 enum wire_kind {
 	WIRE_HELLO = 1,
@@ -59,7 +66,7 @@ struct wire_hello {
 	uint32_t wait;	   /* enum ahp_wait */
 	uint32_t bell;	   /* WIRE_BELL_*: how the sender likes to be rung */
 	uint32_t fds;	   /* that will come with WIRE_SHARE: 2 */
-	uint32_t features; /* none yet */
+	uint32_t features; /* none yet: see WIRE_DEMANDS */
 	char id[72];	   /* the sender's, NUL-terminated */
 	char to[72];	   /* whom it means to speak to */
 	struct wire_identity identity;

@@ -362,6 +362,25 @@ void out_request_field(struct out_request *r, const char *name,
 		r->code = CURLE_OUT_OF_MEMORY;
 }
 
+/*
+ * HTTP/2 without TLS: libcurl 7.88.1, Debian 12's, cannot use a connection again by
+ * CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE (curl/curl#10634, mended in 8.0). So only what
+ * makes a connection says so, and the others take one that is there.
+ */
+static void set_version(struct out_request *r)
+{
+	const struct out_peer *peer = r->peer;
+	long version = http_version(peer->conf);
+	bool first =
+		version == CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE && !peer->http2;
+
+	if (version != CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE)
+		return;
+	curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, (long)first);
+	curl_easy_setopt(r->easy, CURLOPT_HTTP_VERSION,
+			 first ? version : CURL_HTTP_VERSION_2_0);
+}
+
 static void set_body(struct out_request *r)
 {
 	uint64_t bytes = body_bytes(r);
@@ -391,6 +410,7 @@ int out_request_start(struct out_request *r, const char *url)
 		return AVP_NO_MEMORY;
 	}
 	r->fields = more;
+	set_version(r);
 	set_body(r);
 	timeout_ns = r->timeout_ns ? r->timeout_ns : peer->conf->request_ns;
 	curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)(timeout_ns / MS));

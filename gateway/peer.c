@@ -101,6 +101,7 @@ static void failed(struct out_peer *peer, const struct out_request *r)
 	char shown[GW_SHOWN_BYTES];
 
 	out_sessions_forget(peer);
+	peer->http2 = false;
 	if (++peer->failures < FAILURES_OPEN)
 		return;
 	if (peer->failures == FAILURES_OPEN)
@@ -444,7 +445,6 @@ int out_peer_open(struct out_peer *peer, struct avp_reason *why)
 	peer->pump.run = pump_run;
 	peer->wake.fire = wake_fired;
 	peer->beat.fire = beat_fired;
-	peer->http2 = peer->conf->http == GW_HTTP_2;
 	peer->plain = peer->conf->path == GW_PATH_PLAIN;
 	if (!err)
 		gw_timer_set(&peer->gw->timers, &peer->beat,

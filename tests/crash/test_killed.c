@@ -327,6 +327,7 @@ static void forked_child_of_a_killed_agent(void)
 	struct ahp_agent *friend = agent_open("friend", NULL), *again;
 	struct ahp_receipt receipt;
 	struct avp_reason why;
+	struct sight sight;
 	pid_t pid, child;
 
 	atomic_store(&board->published, 0);
@@ -347,6 +348,12 @@ static void forked_child_of_a_killed_agent(void)
 	/* The socket is open, but the process is dead: memory comes back. */
 	CU_ASSERT(test_wait(is_unlinked, friend, 10));
 	CU_ASSERT_EQUAL(agent_stats(friend).bytes_lent, 0);
+	/* Observers see it, whoever holds the lock. */
+	sight = observe();
+	CU_ASSERT_EQUAL(sight.dead, 1);
+	CU_ASSERT_EQUAL(sight.alive, 1);
+	sight = observe();
+	CU_ASSERT_EQUAL(sight.dead, 0);
 	/* And its name can be taken over, and linked to. */
 	again = agent_open("parent", NULL);
 	agents_link(friend, again);

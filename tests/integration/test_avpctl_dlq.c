@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <avp/dlq.h>
 
@@ -138,11 +139,31 @@ static void wrong_configuration(void)
 		TOOL("ls", "--json", "--config", tool_path("good.yaml")), 0);
 }
 
+/* An agent that never answers: for as long as the configuration says. */
+static void time_out_of_the_configuration(void)
+{
+	struct ahp_agent *idle = agent_open("idle", NULL);
+	int64_t start_ns;
+	struct timespec t;
+
+	tool_save_text("short.yaml", "ahp: {task_timeout: 50ms}\n");
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	start_ns = t.tv_sec * SECOND_NS + t.tv_nsec;
+	CU_ASSERT_EQUAL(TOOL("send", "idle", "--json", "{}", "--wait-ack",
+			     "--config", tool_path("short.yaml")),
+			1);
+	CU_ASSERT(tool_complained("tool", "avpctl: send: TIMEOUT: "));
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	CU_ASSERT(t.tv_sec * SECOND_NS + t.tv_nsec - start_ns < LONG_NS);
+	ahp_agent_close(idle);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
 		TEST(list_and_clear),	   TEST(replays), TEST(wrong_words),
-		TEST(wrong_configuration), {0},
+		TEST(wrong_configuration),
+		TEST(time_out_of_the_configuration), {0},
 	};
 
 	(void)argc;

@@ -325,12 +325,13 @@ static void last_words(void)
 /* Messages that are refused do not stretch the receiver's time-out. */
 static void refused_in_time(void)
 {
+	/* It begins as a frame, but its metadata is none. */
 	const struct ahp_outgoing bad = {
 		.target = "b",
 		.method = AHP_TASK,
 		.kind = AHP_FRAME,
-		.body = "no frame",
-		.body_bytes = 8,
+		.body = "AV\1\0\1\0\0\0\1\0\0\0\xff",
+		.body_bytes = 13,
 	};
 	struct ahp_message m;
 
@@ -697,6 +698,29 @@ static void invalid_messages(void)
 	REFUSED(AVP_USAGE, .loan = &loan, .body = long_id, .body_bytes = 10);
 	REFUSED(AVP_USAGE, .loan = &(struct ahp_loan){.handle = 9999});
 	REFUSED(AVP_USAGE, .loan = &(struct ahp_loan){0});
+	/* No frame: said to be short, of another kind, or with lies in it. */
+	agents_settle(b, a);
+	for (uint32_t peer = 0; peer < 2; peer++) {
+		static const char *const none[] = {
+			"no frame at all",
+			"AV\2\0\0\0\0\0\0\0\0\0...",
+			"AV\1\0\4\0\0\0\0\0\0\0...",
+			"AV\1\0\2\0\0\0\3\0\0\0...",
+		};
+
+		for (int i = 0; i < 4; i++)
+			REFUSED(AVP_INVALID_MESSAGE, .peer = peer,
+				.kind = AHP_FRAME, .body = none[i],
+				.body_bytes = 15);
+		REFUSED(AVP_INVALID_MESSAGE, .peer = peer, .kind = AHP_FRAME,
+			.body = "AV\1\0\0\0\0\0\0\0\0", .body_bytes = 11);
+		REFUSED(AVP_INVALID_MESSAGE, .peer = peer, .kind = AHP_FRAME);
+	}
+	memset(loan.data, 0, 1000);
+	REFUSED(AVP_INVALID_MESSAGE, .kind = AHP_FRAME, .loan = &loan,
+		.body = loan.data, .body_bytes = 1000);
+	REFUSED(AVP_USAGE, .kind = AHP_FRAME, .loan = &loan, .body = NULL,
+		.body_bytes = 1000);
 	copy = loan;
 	ahp_loan_release(a, &loan);
 	REFUSED(AVP_USAGE, .loan = &copy, .body = copy.data, .body_bytes = 10);

@@ -173,6 +173,7 @@ enum lie {
 	ENDLESS_TO,
 	NO_FDS,
 	THREE_FDS,
+	DEMANDS,
 	WAIT,
 	FAMILY,
 	MODEL,
@@ -199,6 +200,7 @@ static size_t lie_in(struct wire_hello *h, enum lie lie)
 	case ENDLESS_TO: memset(h->to, 'v', sizeof(h->to)); break;
 	case NO_FDS: h->fds = 0; break;
 	case THREE_FDS: h->fds = 3; break;
+	case DEMANDS: h->features = 0x10000; break;
 	case WAIT: h->wait = 3; break;
 	case FAMILY: memset(h->identity.family, 1, 64); break;
 	case MODEL: memset(h->identity.id, 1, 256); break;
@@ -223,11 +225,11 @@ static void hellos_that_lie(void)
 		raw_connect(&raw, "v");
 		CU_ASSERT(raw_say(&raw, &hello, bytes, NULL, 0));
 		CU_ASSERT(refused(&raw));
-		CU_ASSERT_EQUAL(seen.last, lie == MAJOR	   ? AVP_UNSUPPORTED
-					   : lie == OUR_ID ? AVP_NAME_TAKEN
-					   : lie == OTHER_TO
-						   ? AVP_AGENT_NOT_FOUND
-						   : AVP_POISONED);
+		CU_ASSERT_EQUAL(seen.last,
+				lie == MAJOR || lie == DEMANDS ? AVP_UNSUPPORTED
+				: lie == OUR_ID		       ? AVP_NAME_TAKEN
+				: lie == OTHER_TO ? AVP_AGENT_NOT_FOUND
+						  : AVP_POISONED);
 		raw_close(&raw);
 		CU_ASSERT_EQUAL(fd_count(), fds);
 		CU_ASSERT_EQUAL(agent_stats(v).links, 1);

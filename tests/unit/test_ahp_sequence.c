@@ -13,12 +13,14 @@
  *  - queue lengths are not asked for: duplicates are told apart by the reader,
  *    not by the sender; that they are not delivered is replayed.
  *
- * to_dlq, get_dlq and clear_dlq belong to the tests of the dead letter queue; of
- * to_dlq the retry count is replayed here.
+ *  - clear_dlq records which agents have a list, empty or not, in a table of
+ *    the reference's own (agents_with_key). Ours has none: what is replayed is
+ *    that the letters of that agent, or of all, are gone.
  */
 #include <math.h>
 #include <string.h>
 
+#include <avp/dlq.h>
 #include <avp/leader.h>
 
 #include "tests/agents.h"
@@ -32,9 +34,10 @@ struct replay {
 	struct ahp_agent *agent[AGENTS];
 	struct ahp_retries *retries;
 	struct ahp_heartbeats *heartbeats;
+	struct ahp_dlq *dlq;
 	double now, seen[AGENTS];
 	bool heard[AGENTS];
-	unsigned duplicates, sent, alive, different;
+	unsigned duplicates, sent, alive, different, looks;
 };
 
 static int agent_of(struct avp_str name)
@@ -115,6 +118,76 @@ static void alive_step(struct replay *r, const struct avp_json *c,
 	CASE(c, ours == case_bool(step, "result"));
 }
 
+/* ---- the dead letter queue, on disk ---------------------------------------------- */
+
+/* Letters of an agent (empty: all); each has to be the next of ids and counts. */
+static int64_t letters(struct replay *r, const struct avp_json *c,
+		       struct avp_str agent, const struct avp_json *ids,
+		       const struct avp_json *counts)
+{
+	const struct avp_json *id = ids ? avp_json_first(ids) : NULL;
+	const struct avp_json *count = counts ? avp_json_first(counts) : NULL;
+	struct ahp_dlq_entry e;
+	uint64_t after = 0;
+	int64_t n = 0, want;
+	struct avp_str text;
+
+	while (ahp_dlq_next(r->dlq, after, &e, NULL) == 1) {
+		after = e.number;
+		if (!agent.len || avp_str_equal(e.agent, agent)) {
+			n++;
+			if (ids && CASE(c, id && count)) {
+				CASE(c,
+				     !avp_json_string(id, &text) &&
+					     avp_str_equal(e.message.message_id,
+							   text));
+				CASE(c, !avp_json_int64(count, &want) &&
+						want == e.retry_count);
+				id = avp_json_next(id);
+				count = avp_json_next(count);
+			}
+		}
+		ahp_dlq_entry_fini(&e);
+	}
+	CASE(c, !id && !count);
+	return n;
+}
+
+static void bury(struct replay *r, const struct avp_json *c,
+		 const struct avp_json *step, uint32_t retries)
+{
+	struct ahp_envelope m = {.method = {"TASK", 4},
+				 .agent_id = {"sender", 6},
+				 .target_agent = case_str(step, "agent"),
+				 .message_id = case_str(step, "message_id")};
+	struct ahp_dlq_letter letter = {.message = &m,
+					.error = case_str(step, "error"),
+					.code = AVP_RETRY_EXHAUSTED,
+					.retry_count = retries};
+
+	CASE(c, !ahp_dlq_append(r->dlq, &letter, NULL, NULL));
+	CASE(c, letters(r, c, m.target_agent, NULL, NULL) ==
+			case_int(step, "len"));
+}
+
+static void dlq_step(struct replay *r, const struct avp_json *c,
+		     const struct avp_json *step)
+{
+	const struct avp_json *name = avp_json_get(step, "agent");
+	struct avp_str agent = {"", 0};
+
+	if (avp_json_type_of(name) == AVP_JSON_STRING)
+		agent = case_str(step, "agent");
+	if (case_is(step, "op", "get_dlq")) {
+		letters(r, c, agent, avp_json_get(step, "message_ids"),
+			avp_json_get(step, "retry_counts"));
+		r->looks++;
+		return;
+	}
+	CASE(c, !ahp_dlq_clear(r->dlq, agent, NULL, NULL));
+	CASE(c, letters(r, c, agent, NULL, NULL) == 0);
+}
+
 static void retry_step(struct replay *r, const struct avp_json *c,
 		       const struct avp_json *step)
 {
@@ -134,6 +207,7 @@ static void retry_step(struct replay *r, const struct avp_json *c,
 	} else {
 		CASE(c, ahp_retry_count(r->retries, id) ==
 				case_int(step, "retry_count"));
+		bury(r, c, step, ahp_retry_count(r->retries, id));
 	}
 }
 
@@ -154,16 +228,21 @@ static void replay_step(struct replay *r, const struct avp_json *c,
 		alive_step(r, c, step);
 	} else if (case_is(step, "op", "advance")) {
 		r->now += case_double(step, "seconds");
-	} else if (!case_is(step, "op", "queue") &&
-		   !case_is(step, "op", "get_dlq") &&
-		   !case_is(step, "op", "clear_dlq")) {
+	} else if (case_is(step, "op", "get_dlq") ||
+		   case_is(step, "op", "clear_dlq")) {
+		dlq_step(r, c, step);
+	} else if (!case_is(step, "op", "queue")) {
 		retry_step(r, c, step);
 	}
 }
 
 static void open_replay(struct replay *r, const struct avp_json *queue)
 {
+	const struct ahp_dlq_options dlq = {
+		.size = sizeof(dlq), .dir = test_dir(), .name_space = "dlq"};
+
 	*r = (struct replay){.now = 1000000};
+	CU_ASSERT_EQUAL_FATAL(ahp_dlq_open(&r->dlq, &dlq, NULL), 0);
 	for (int i = 0; i < AGENTS; i++)
 		r->agent[i] = agent_open(names[i], NULL);
 	for (int i = HEAD; i < AGENTS; i++)
@@ -191,13 +270,15 @@ static void close_replay(struct replay *r, const struct avp_json *c)
 	CASE(c, duplicates >= r->duplicates);
 	for (int i = 0; i < AGENTS; i++)
 		ahp_agent_close(r->agent[i]);
+	CASE(c, !ahp_dlq_clear(r->dlq, avp_str_of(""), NULL, NULL));
+	ahp_dlq_close(r->dlq);
 	ahp_retries_free(r->retries);
 	ahp_heartbeats_free(r->heartbeats);
 }
 
 static void sequences(void)
 {
-	unsigned alive = 0, different = 0;
+	unsigned alive = 0, different = 0, looks = 0;
 
 	CU_ASSERT(vectors_count("ahp_sequence") > 0);
 	for (const struct avp_json *c = vectors_first("ahp_sequence"); c;
@@ -211,9 +292,11 @@ static void sequences(void)
 			replay_step(&r, c, step);
 		alive += r.alive;
 		different += r.different;
+		looks += r.looks;
 		close_replay(&r, c);
 	}
 	CU_ASSERT(alive > different);
+	CU_ASSERT(looks > 0);
 }
 
 /* TASK, RESULT and PROGRESS are acknowledged; the answer goes to the source. */
