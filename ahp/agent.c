@@ -35,68 +35,6 @@ uint32_t ahp__lane_ms(uint64_t start_ns)
 	return ns < 0 ? 0 : (uint32_t)((uint64_t)ns / 1000000);
 }
 
-/* ---- peers by name ----------------------------------------------------------- */
-
-static unsigned hash_of(const char *id)
-{
-	unsigned hash = 5381;
-
-	while (*id)
-		hash = hash * 33 + (uint8_t)*id++;
-	return hash;
-}
-
-uint32_t ahp__peer_find(const struct ahp_agent *agent, const char *id)
-{
-	uint32_t number = agent->peer_hash[hash_of(id) % 256];
-
-	while (number && strcmp(agent->peer[number - 1]->id, id))
-		number = agent->peer[number - 1]->next_same_hash;
-	return number;
-}
-
-static int more_peers(struct ahp_agent *agent)
-{
-	uint32_t room = agent->peers_room ? 2 * agent->peers_room : 16;
-	void *peer;
-
-	if (agent->peers == PEERS_MAX)
-		return AVP_QUEUE_FULL;
-	peer = realloc(agent->peer, room * sizeof(*agent->peer));
-	if (!peer)
-		return AVP_NO_MEMORY;
-	agent->peer = peer;
-	agent->peers_room = room;
-	return 0;
-}
-
-struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id)
-{
-	struct ahp__peer *peer = ahp__peer_at(agent, ahp__peer_find(agent, id));
-	uint32_t *first = &agent->peer_hash[hash_of(id) % 256];
-
-	if (peer || (agent->peers == agent->peers_room && more_peers(agent)))
-		return peer;
-	peer = calloc(1, sizeof(*peer));
-	if (!peer)
-		return NULL;
-	snprintf(peer->id, sizeof(peer->id), "%s", id);
-	agent->peer[agent->peers++] = peer;
-	peer->number = agent->peers;
-	peer->next_same_hash = *first;
-	*first = peer->number;
-	return peer;
-}
-
-const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t number)
-{
-	const struct ahp__peer *peer;
-
-	AHP_ENTER(agent);
-	peer = ahp__peer_at(agent, number);
-	return peer ? peer->id : NULL;
-}
-
 /* ---- opening and closing ------------------------------------------------------- */
 
 static void listen_ready(struct avp_watch *watch, uint32_t events)

@@ -26,7 +26,9 @@ struct ahp__keep;
 /* Limits, each with its reason. */
 enum {
 	LINKS_MAX = 4096,	/* two fds each, of a usual hard limit of 1 Mi */
-	PEERS_MAX = 65536,	/* names ever linked: bounds what names can cost */
+	PEERS_MAX = 65536,	/* names that are known: what names can cost */
+	PEER_BUCKETS = 4096,
+	PEER_PLACE_MASK = 0x1ffff, /* of a number: the place, from 1 on */
 	STRANGERS_MAX = 64,	/* connections whose Hello has not come */
 	IMPORTS_MAX = 64,	/* live segments of one peer: mostly they double */
 	FLUSH_EVERY = 32,	/* messages between two stores of the ack line */
@@ -66,7 +68,9 @@ struct ahp__pool {
 /* A name, and what we know of the agent behind it. */
 struct ahp__peer {
 	char id[AHP_ID_BYTES + 1];
-	uint32_t number;	      /* what the application calls it */
+	uint32_t number;	      /* what the application calls it: round
+				       * of its place << 17 | place */
+	uint32_t used;		      /* peer_clock of its last link's news */
 	struct ahp__link *link;	      /* up or being made, or NULL */
 	uint32_t generation;	      /* links that there have been */
 	uint32_t ledger_generation;   /* of the link whose ledger this is: */
@@ -211,9 +215,10 @@ struct ahp_agent {
 	bool room_wanted; /* by a link */
 	int64_t spin_ns, spin_max_ns; /* before sleeping, in adaptive mode */
 
-	struct ahp__peer **peer; /* number - 1 */
+	struct ahp__peer **peer; /* by place - 1 */
 	uint32_t peers, peers_room;
-	uint32_t peer_hash[256]; /* peer number of the first, or 0 */
+	uint32_t peer_hash[PEER_BUCKETS]; /* number of the first, or 0 */
+	uint32_t peer_hand, peer_clock;	  /* see peer.c */
 
 	struct ahp__link *link[LINKS_MAX];
 	uint32_t links;
@@ -245,7 +250,10 @@ struct ahp_agent {
 static inline struct ahp__peer *ahp__peer_at(const struct ahp_agent *agent,
 					     uint32_t number)
 {
-	return number - 1 < agent->peers ? agent->peer[number - 1] : NULL;
+	uint32_t at = (number & PEER_PLACE_MASK) - 1;
+	struct ahp__peer *peer = at < agent->peers ? agent->peer[at] : NULL;
+
+	return peer && peer->number == number ? peer : NULL;
 }
 
 /* Why there is no entry: AVP_FORKED, or AVP_USAGE from within a callback. */
@@ -287,9 +295,16 @@ ahp__log_task(struct ahp_agent *agent, enum ahp_log_level level, int code,
 
 void ahp__stats_fill(const struct ahp_agent *agent, struct ahp_stats *stats);
 
-/* The peer of that name, made if it is new; NULL at PEERS_MAX or without memory. */
+/* ---- peer.c ----------------------------------------------------------------- */
+
+/*
+ * The peer of that name, made if it is new, in another's place at PEERS_MAX; NULL
+ * if all of those are needed, or without memory.
+ */
 struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id);
 uint32_t ahp__peer_find(const struct ahp_agent *agent, const char *id);
+/* Somebody looked for it, or its link has ended. */
+void ahp__peer_used(struct ahp_agent *agent, struct ahp__peer *peer);
 
 /* ---- wait.c ------------------------------------------------------------------ */
 

@@ -184,14 +184,16 @@ int ahp_agent_set_identity(struct ahp_agent *agent,
 /*
  * Links to an agent of this host unless that is done: waits for its answer, at
  * most timeout_ns. On success *peer (may be NULL) is a number for it that stays
- * valid, across its restarts, until the agent is closed; never 0.
+ * valid, across its restarts, until the agent is closed; never 0. (When 65,536
+ * names are known, one without a link is forgotten for a new one, if 32,768 others
+ * were used since: its number then is nobody's, AVP_USAGE.)
  * AVP_AGENT_NOT_FOUND at once when there is none of that name, AVP_TIMEOUT,
  * AVP_PERMISSION (another user's, that has not listed us), AVP_USAGE.
  */
 int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
 		uint32_t *peer, struct avp_reason *why);
 
-/* The id of a peer's number, or NULL. Valid until the agent is closed. */
+/* The id of a peer's number, or NULL. Valid as long as the number. */
 const char *ahp_peer_id(const struct ahp_agent *agent, uint32_t peer);
 
 /*
@@ -431,7 +433,7 @@ int ahp_agent_keep_dlq(struct ahp_agent *agent, struct ahp_dlq *dlq,
  * private copy in either case; of JSON, parse a copy: ahp_message_copy().
  */
 struct ahp_message {
-	const char *source; /* the sender's id; valid while the agent is open */
+	const char *source; /* the sender's id; valid as long as its number */
 	uint32_t peer;	    /* its number, for the answer */
 	uint8_t method;	    /* enum ahp_method */
 	uint8_t kind;	    /* enum ahp_kind */

@@ -186,7 +186,7 @@ void ahp__greeting_hello(struct ahp__link *link, const struct wire_hello *hello,
 		return ahp__link_refuse(link, &why);
 	peer = ahp__peer_get(agent, hello->id);
 	if (!peer) {
-		avp__fail(&why, AVP_QUEUE_FULL, "%u names are the limit",
+		avp__fail(&why, AVP_QUEUE_FULL, "%u names are known and in use",
 			  PEERS_MAX);
 		return ahp__link_refuse(link, &why);
 	}

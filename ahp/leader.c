@@ -400,13 +400,14 @@ static int tell(struct ahp_leader *l, uint32_t i, enum ahp_news_kind kind,
 		int code, struct ahp_message *message, struct ahp_news *news)
 {
 	const struct job *job = &l->job[i];
+	const char *source = ahp_peer_id(l->agent, job->receipt.peer);
 
 	memcpy(l->task, job->task, job->task_bytes);
 	*news = (struct ahp_news){
 		.kind = (uint8_t)kind,
 		.code = code,
 		.peer = job->receipt.peer,
-		.source = ahp_peer_id(l->agent, job->receipt.peer),
+		.source = source ? source : "",
 		.task_id = {l->task, job->task_bytes},
 		.message = message,
 	};

@@ -224,6 +224,8 @@ void ahp__link_free(struct ahp__link *link)
 	struct ahp_agent *agent = link->agent;
 
 	leave_up(link);
+	if (link->peer)
+		ahp__peer_used(agent, link->peer);
 	if (link->peer && link->peer->link == link)
 		link->peer->link = NULL;
 	ahp__twins_end_link(link);

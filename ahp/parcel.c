@@ -289,6 +289,15 @@ void ahp__parcel_pull(struct ahp__retry *r, struct parcel *p)
 
 /* ---- by peer ----------------------------------------------------------------- */
 
+/* Those that are with their reader have a link. */
+bool ahp__retry_needs(const struct ahp__retry *r, uint32_t peer)
+{
+	for (uint32_t i = 0; i < r->heaped; i++)
+		if (ahp__parcel_at(r, r->heap[i])->origin.peer == peer)
+			return true;
+	return false;
+}
+
 void ahp__parcel_enqueue(struct ahp__retry *r, struct parcel *p)
 {
 	struct ahp__peer *peer = ahp__peer_at(r->agent, p->origin.peer);

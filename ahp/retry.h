@@ -132,6 +132,8 @@ uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 /* The reader is not there: the message is taken all the same. */
 int ahp__retry_post(struct ahp_agent *agent, const struct ahp_outgoing *m,
 		    struct ahp_receipt *receipt, struct avp_reason *why);
+/* Hook of peer.c: does a message wait to be sent to that peer again? */
+bool ahp__retry_needs(const struct ahp__retry *r, uint32_t peer);
 /* What ahp_status() answers, when a link's ledger says code. */
 int ahp__retry_status(struct ahp_agent *agent,
 		      const struct ahp_receipt *receipt, int code);

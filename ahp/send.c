@@ -85,7 +85,8 @@ int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
 	peer = ahp__peer_get(agent, id);
 	if (!peer)
 		return avp__fail(why, AVP_NO_MEMORY,
-				 "no room for another name; %u are the limit",
+				 "no room for another name; %u are known and "
+				 "in use",
 				 PEERS_MAX);
 	if (!peer->link || peer->link->state != LINK_UP) {
 		error = link_peer(agent, peer, timeout_ns, why);

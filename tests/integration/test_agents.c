@@ -146,6 +146,73 @@ static void names_and_answers(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
+/*
+ * An agent that lives for long meets more names than it keeps: those that are in
+ * use stay, the others' numbers never mean another.
+ */
+static void more_names_than_are_kept(void)
+{
+	const struct ahp_agent_options reliable = {.flags = AHP_RELIABLE};
+	struct ahp_agent *a = agent_open("a", &reliable);
+	struct ahp_agent *b = agent_open("b", NULL);
+	struct ahp_agent *c = agent_open("c", NULL), *d = agent_open("d", NULL);
+	uint32_t number, again, old;
+	struct ahp_receipt waiting;
+	struct ahp_message m;
+	char id[16];
+
+	agents_link(a, b);
+	agents_link(a, c);
+	agents_link(a, d);
+	CU_ASSERT_EQUAL(ahp_connect(a, "b", 0, &number, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_connect(a, "c", 0, &old, NULL), 0);
+	ahp_agent_close(c);
+	agents_settle(a, b);
+	CU_ASSERT_EQUAL(agent_say(a, "later", "kept", &waiting), 0);
+	CU_ASSERT_EQUAL(agent_say(d, "a", "hello", NULL), 0);
+	CU_ASSERT_EQUAL(ahp_receive(a, &m, 0), 0);
+	for (unsigned i = 0; i < 68000; i++) {
+		/* Two names before it is d's turn. */
+		if (i == 65532) {
+			CU_ASSERT_STRING_EQUAL(ahp_peer_id(a, old), "c");
+			ahp_agent_close(d);
+			agents_settle(a, b);
+		}
+		snprintf(id, sizeof(id), "n%u", i);
+		CU_ASSERT_EQUAL_FATAL(ahp_connect(a, id, 0, NULL, NULL),
+				      AVP_AGENT_NOT_FOUND);
+	}
+	CU_ASSERT_STRING_EQUAL(m.source, "d");
+	CU_ASSERT_STRING_EQUAL(ahp_peer_id(a, m.peer), "d");
+	ahp_release(a, &m);
+	CU_ASSERT_PTR_NULL(ahp_peer_id(a, old));
+	CU_ASSERT_EQUAL(ahp_send(a,
+				 &(struct ahp_outgoing){.peer = old,
+							.method = AHP_TASK},
+				 0, NULL, NULL),
+			AVP_USAGE);
+	CU_ASSERT_EQUAL(ahp_connect(a, "b", 0, &again, NULL), 0);
+	CU_ASSERT_EQUAL(again, number);
+	CU_ASSERT_STRING_EQUAL(ahp_peer_id(a, waiting.peer), "later");
+	CU_ASSERT_EQUAL(agent_say(a, "b", "still", NULL), 0);
+	CU_ASSERT(agent_hears(b, "still"));
+	/* A new one, in somebody's place; and the one that was waited for. */
+	c = agent_open("c", NULL);
+	agents_link(c, a);
+	CU_ASSERT_EQUAL(ahp_connect(a, "c", 0, &again, NULL), 0);
+	CU_ASSERT_NOT_EQUAL(again, old);
+	ahp_agent_close(c);
+	c = agent_open("later", NULL);
+	agents_link(c, a);
+	agents_settle(a, c);
+	CU_ASSERT(agent_hears(c, "kept"));
+	agents_settle(c, a);
+	CU_ASSERT_EQUAL(ahp_wait(a, &waiting, LONG_NS), 0);
+	ahp_agent_close(c);
+	ahp_agent_close(b);
+	ahp_agent_close(a);
+}
+
 /* ---- frames ----------------------------------------------------------------------- */
 
 struct sample {
@@ -677,6 +744,7 @@ int main(void)
 		TEST(bad_options),
 		TEST(options_of_other_sizes),
 		TEST(names_and_answers),
+		TEST(more_names_than_are_kept),
 		TEST(frames),
 		TEST(big_body_in_place),
 		TEST(many_peers),
