@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A window of message ids: the last N that were entered, forgotten in the order
- * in which they came. 32 bytes an id, reserved at once, touched as it fills. One
+ * in which they came. 24 bytes an id, reserved at once, touched as it fills. One
  * thread at a time. The hash is keyed, since ids come from peers.
  */
 #ifndef AVP_AHP_DEDUP_H
@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define AHP__DEDUP_MAX (1u << 20) /* ids; 32 MiB */
+#define AHP__DEDUP_MAX (1u << 20) /* ids; 24 MiB */
 
 struct ahp__dedup;
 

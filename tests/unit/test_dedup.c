@@ -80,6 +80,31 @@ static void near_ids(void)
 	ahp__dedup_free(d);
 }
 
+/*
+ * Against a plain memory of what the last ids were, in a window whose buckets
+ * overflow now and then: one in a hundred is full.
+ */
+static void overflowing(void)
+{
+	enum { SIZE = 4096 };
+	struct ahp__dedup *d;
+	unsigned wrong = 0;
+
+	CU_ASSERT_EQUAL_FATAL(ahp__dedup_new(&d, SIZE), 0);
+	for (uint64_t n = 0; n < 60 * SIZE; n++) {
+		uint64_t back = n * UINT64_C(0x9e3779b97f4a7c15) >> 51;
+
+		add(d, n);
+		if (back <= n)
+			wrong += has(d, n - back) != (back < SIZE);
+	}
+	CU_ASSERT_EQUAL(wrong, 0);
+	for (uint64_t n = 59 * SIZE; n < 60 * SIZE; n++)
+		wrong += !has(d, n);
+	CU_ASSERT_EQUAL(wrong, 0);
+	ahp__dedup_free(d);
+}
+
 static void bounds(void)
 {
 	struct ahp__dedup *d;
@@ -99,6 +124,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(first_in_first_out),
 		TEST(near_ids),
+		TEST(overflowing),
 		TEST(bounds),
 		{0},
 	};
