@@ -10,6 +10,7 @@
 #include <avp/config.h>
 
 #include "ahp/config_table.h"
+#include "ahp/dedup.h"
 #include "shm/reason.h"
 
 #define SECOND	  UINT64_C(1000000000)
@@ -34,6 +35,7 @@ static const struct config_key ahp_keys[] = {
 	 SECOND / 10, DAY, 0, 0},
 	{"max_retries", CONFIG_UINT, 0, AT(max_retries), 0, 1000, 0, 0},
 	{"retry_delay", CONFIG_TIME, 0, AT(retry_delay_ns), 0, DAY, 0, 0},
+	{"dedup_ids", CONFIG_UINT, 0, AT(dedup_ids), 16, AHP__DEDUP_MAX, 0, 0},
 	{"namespace", CONFIG_NAME, 0, AT(name_space), 1, AHP_ID_BYTES, 0, 0},
 	{"runtime_dir", CONFIG_PATH, 0, AT(runtime_dir), 1, PATH_MAX_, 0, 0},
 	{"ack", CONFIG_WORD, 0, AT(explicit_ack), 0, 0, ack_words, 0},
@@ -55,6 +57,8 @@ static const struct config_key shm_keys[] = {
 
 static const struct config_key ring_keys[] = {
 	{"window", CONFIG_UINT, CONFIG_POWER_OF_2, AT(window), 16, 65536, 0, 0},
+	{"spin", CONFIG_TIME, 0, AT(spin_ns), SECOND / 1000000, SECOND / 100, 0,
+	 0},
 	{"wait", CONFIG_WORD, 0, AT(wait), 0, 0, wait_words, 0},
 	{0},
 };
@@ -98,6 +102,8 @@ void ahp_config_defaults(struct ahp_config *c)
 	c->receive_timeout_ns = 30 * (int64_t)SECOND;
 	c->heartbeat_interval_ns = 30 * (int64_t)SECOND;
 	c->retry_delay_ns = (int64_t)SECOND;
+	c->dedup_ids = 65536;
+	c->spin_ns = 50000;
 	c->huge_pages = true;
 	c->dlq_max_bytes = AHP_DLQ_MAX_BYTES;
 }
@@ -218,6 +224,10 @@ void ahp_config_agent(const struct ahp_config *c, struct ahp_agent_options *o)
 		o->runtime_dir = c->runtime_dir;
 	if (!o->wait)
 		o->wait = c->wait;
+	if (!o->spin_ns)
+		o->spin_ns = (uint32_t)c->spin_ns;
+	if (!o->dedup_ids)
+		o->dedup_ids = c->dedup_ids;
 	if (!o->window)
 		o->window = c->window;
 	if (!o->quota_bytes)

@@ -53,6 +53,7 @@ struct ahp_config {
 	int64_t receive_timeout_ns;	   /* 30 s */
 	int64_t heartbeat_interval_ns;	   /* 30 s */
 	int64_t retry_delay_ns;		   /* 1 s */
+	uint32_t dedup_ids;		   /* 65536 */
 	uint32_t explicit_ack;		   /* enum: 0 auto, 1 explicit */
 	uint32_t allowed_uid_count;
 	uint32_t allowed_uids[AHP_CONFIG_UIDS];
@@ -66,6 +67,7 @@ struct ahp_config {
 	/* ring */
 	uint32_t window; /* 0: 1024 */
 	uint32_t wait;	 /* enum ahp_wait */
+	int64_t spin_ns; /* 50 us */
 
 	/* dlq */
 	char dlq_dir[AHP_CONFIG_PATH]; /* "": not given */

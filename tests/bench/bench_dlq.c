@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Dead letters a second: appended alone, and stored, by the size of the group
- * that one commit brings to the disk. The directory is the first argument (a
+ * that one commit brings to the disk; and through an agent, whose messages are all
+ * rejected, until the event of each says that it is kept. The directory is the first argument (a
  * disk, not a tmpfs), else the current one.
  */
 #include <stdio.h>
@@ -78,6 +79,75 @@ static void measure(const char *dir, unsigned group)
 	ahp_dlq_close(q);
 }
 
+/* ---- through an agent --------------------------------------------------------- */
+
+static struct ahp_agent *open_agent(const char *id, uint32_t flags)
+{
+	struct ahp_agent_options o = {.size = sizeof(o),
+				      .flags = flags,
+				      .id = id,
+				      .window = 4096,
+				      .max_retries = AHP_NO_RETRY};
+	struct ahp_agent *agent;
+	struct avp_reason why;
+
+	must(ahp_agent_open(&agent, &o, &why), &why);
+	return agent;
+}
+
+/* Takes and rejects what there is. */
+static void reject_all(struct ahp_agent *agent)
+{
+	struct ahp_message m;
+
+	while (!ahp_receive(agent, &m, 0)) {
+		ahp_reject(agent, &m);
+		ahp_release(agent, &m);
+	}
+	ahp_agent_run(agent, 0);
+}
+
+static void measure_agent(const char *dir)
+{
+	static const char body[] = "{\"category\":\"search\"}";
+	struct ahp_dlq_options o = {
+		.size = sizeof(o), .dir = dir, .name_space = "bench"};
+	struct ahp_agent *a = open_agent("bench-dlq-a", AHP_RELIABLE);
+	struct ahp_agent *b = open_agent("bench-dlq-b", AHP_EXPLICIT_ACK);
+	struct ahp_outgoing out = {.target = "bench-dlq-b",
+				   .method = AHP_TASK,
+				   .flags = AHP_NOTIFY,
+				   .task_id = {"task-1", 6},
+				   .body = body,
+				   .body_bytes = sizeof(body) - 1};
+	unsigned sent = 0, kept = 0;
+	struct ahp_event event;
+	struct avp_reason why;
+	struct ahp_dlq *q;
+	double start, end;
+
+	must(ahp_dlq_open(&q, &o, &why), &why);
+	must(ahp_agent_keep_dlq(a, q, &why), &why);
+	while (ahp_connect(a, out.target, 0, &out.peer, NULL))
+		ahp_agent_run(b, 0);
+	start = now_s();
+	do {
+		while (sent - kept < 2048 && !ahp_send(a, &out, 0, NULL, NULL))
+			sent++;
+		reject_all(b);
+		while (!ahp_next_event(a, &event, 0))
+			kept += event.kept;
+		end = now_s();
+	} while (end - start < 1.5);
+	printf("{\"bench\":\"dlq\",\"group\":\"agent\",\"unit\":"
+	       "\"entries/s\",\"rate\":%.0f}\n",
+	       kept / (end - start));
+	ahp_agent_close(b);
+	ahp_agent_close(a);
+	must(ahp_dlq_clear(q, (struct avp_str){"", 0}, NULL, &why), &why);
+	ahp_dlq_close(q);
+}
+
 int main(int argc, char **argv)
 {
 	static const unsigned groups[] = {0, 1, 16, 64, 256, 1024};
@@ -94,6 +164,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < sizeof(groups) / sizeof(*groups); i++)
 		measure(dir, groups[i]);
+	measure_agent(dir);
 	snprintf(path, sizeof(path), "%s/bench/journal", dir);
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/bench/.lock", dir);

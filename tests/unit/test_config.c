@@ -43,14 +43,14 @@ static void every_key(void)
 	CU_ASSERT_EQUAL(
 		parse("ahp:\n"
 		      "  token_limit: 700\n  task_timeout: 2.5s\n"
-		      "  receive_timeout: 3m\n"
+		      "  receive_timeout: 3m\n  dedup_ids: 99\n"
 		      "  heartbeat_interval: 500ms\n  max_retries: 0\n"
 		      "  retry_delay: 1.000000001\n  namespace: blue\n"
 		      "  runtime_dir: \"/run/my avp\"\n  ack: explicit\n"
 		      "  allowed_uids: [1000, 1001]\n"
 		      "shm: {quota: 2GiB, first_segment: 1 MiB, lock: true,\n"
 		      "      huge_pages: false, prefault: true, strict: true}\n"
-		      "ring:\n  window: 64\n  wait: block\n"
+		      "ring:\n  window: 64\n  wait: block\n  spin: 20us\n"
 		      "dlq:\n  dir: /d\n  max_bytes: 65536\n"
 		      "  when_full: drop_oldest\n"
 		      "latent: [whatever, {a: b}]\n"
@@ -59,6 +59,8 @@ static void every_key(void)
 	CU_ASSERT_EQUAL(config.token_limit, 700);
 	CU_ASSERT_EQUAL(config.task_timeout_ns, 2500000000);
 	CU_ASSERT_EQUAL(config.receive_timeout_ns, 180000000000);
+	CU_ASSERT_EQUAL(config.dedup_ids, 99);
+	CU_ASSERT_EQUAL(config.spin_ns, 20000);
 	CU_ASSERT_EQUAL(config.heartbeat_interval_ns, 500000000);
 	CU_ASSERT_EQUAL(config.max_retries, 0);
 	CU_ASSERT_EQUAL(config.retry_delay_ns, 1000000001);
@@ -118,6 +120,7 @@ static const struct {
 	{"ahp: {task_timeout: 1.s}", ":1:21:", "\"1.s\"", "a time"},
 	{"ahp: {task_timeout: 9999999999h}", ":1:21:", "h\"", "a time"},
 	{"ahp: {task_timeout: -1s}", ":1:21:", "\"-1s\"", "a time"},
+	{"ahp: {namespace: .x}", ":1:18:", "\".x\"", "no leading dot"},
 	{"shm: {quota: 64MB}", ":1:14:", "\"64MB\"", "64KiB"},
 	{"shm: {quota: 1.5GiB}", ":1:14:", "\"1.5GiB\"", "bytes"},
 	{"shm: {quota: 99999999TiB}", ":1:14:", "TiB\"", "bytes"},
@@ -305,13 +308,16 @@ static void what_follows_of_ahp(void)
 
 	CU_ASSERT_EQUAL(parse("ahp: {token_limit: 700, task_timeout: 2s,\n"
 			      "receive_timeout: 3s, heartbeat_interval: 4s,\n"
-			      "max_retries: 5, retry_delay: 6s}\n"),
+			      "max_retries: 5, retry_delay: 6s,\n"
+			      "dedup_ids: 32}\nring: {spin: 7us}\n"),
 			0);
 	ahp_config_agent(&config, &a);
 	CU_ASSERT_EQUAL(a.token_limit, 700);
 	CU_ASSERT_EQUAL(a.task_timeout_ns, 2000000000);
 	CU_ASSERT_EQUAL(a.receive_timeout_ns, 3000000000);
 	CU_ASSERT_EQUAL(a.heartbeat_interval_ns, 4000000000);
+	CU_ASSERT_EQUAL(a.dedup_ids, 32);
+	CU_ASSERT_EQUAL(a.spin_ns, 7000);
 	CU_ASSERT_EQUAL(a.max_retries, 5);
 	CU_ASSERT_EQUAL(a.retry_delay_ns, 6000000000);
 	CU_ASSERT_EQUAL(parse("ahp: {max_retries: 0, retry_delay: 0}\n"), 0);
@@ -325,9 +331,16 @@ static void what_follows_of_ahp(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(defaults),	    TEST(every_key),	TEST(refusals),
-		TEST(limits),	    TEST(example),	TEST(example_keys),
-		TEST(search_order), TEST(what_follows), TEST(what_follows_of_ahp), {0},
+		TEST(defaults),
+		TEST(every_key),
+		TEST(refusals),
+		TEST(limits),
+		TEST(example),
+		TEST(example_keys),
+		TEST(search_order),
+		TEST(what_follows),
+		TEST(what_follows_of_ahp),
+		{0},
 	};
 
 	return test_main("config", tests);
