@@ -6,8 +6,7 @@
  * entries of SETTINGS (32), acknowledgements that the peer does not read (1000),
  * a header's size (64 KiB), and resets a second (1000, then 33). What it does not
  * count is work that is cheap to ask for and is done at once: PING, SETTINGS,
- * PRIORITY, WINDOW_UPDATE, empty DATA, frames of unknown kinds, and streams that
- * are opened to be reset. Each costs credit here; credit comes back with time and
+ * PRIORITY, WINDOW_UPDATE, empty DATA, and streams that are opened to be reset. Each costs credit here; credit comes back with time and
  * with every request that was answered, and who has none left is told
  * ENHANCE_YOUR_CALM.
  */
@@ -474,9 +473,16 @@ static long input(struct http_conn *c, const uint8_t *bytes, size_t n)
 	taken = nghttp2_session_mem_recv(h->session, bytes, n);
 	if (taken >= 0)
 		return (long)taken;
-	c->server->gw->metrics.protocol_errors++;
-	if (taken == NGHTTP2_ERR_FLOODED)
+	if (taken == NGHTTP2_ERR_BAD_CLIENT_MAGIC ||
+	    taken == NGHTTP2_ERR_NOMEM) {
+		c->server->gw->metrics.protocol_errors++;
+		nghttp2_session_terminate_session(h->session,
+						  NGHTTP2_PROTOCOL_ERROR);
+	} else { /* what nghttp2 itself counts */
 		c->server->counts.floods++;
+		nghttp2_session_terminate_session(h->session,
+						  NGHTTP2_ENHANCE_YOUR_CALM);
+	}
 	h->failed = true;
 	return -1;
 }

@@ -443,23 +443,22 @@ void gw_inbound_metrics(struct gateway *gw, struct avp_buf *to)
 {
 	const struct gw_inbound *in = gw->in;
 
-	gw_metric_head(to, "avp_http_connections_total", "counter",
+	gw_metric_head(to, "http_connections_total", "counter",
 		       "Connections, by the version of HTTP that they spoke.");
-	gw_metric(to, "avp_http_connections_total", "version=\"1.1\"",
+	gw_metric(to, "http_connections_total", "version=\"1.1\"",
 		  (double)in->server.counts.h1);
-	gw_metric(to, "avp_http_connections_total", "version=\"2\"",
+	gw_metric(to, "http_connections_total", "version=\"2\"",
 		  (double)in->server.counts.h2);
-	gw_metric_head(to, "avp_http_floods_total", "counter",
+	gw_metric_head(to, "http_floods_total", "counter",
 		       "HTTP/2 connections that were told to be calm.");
-	gw_metric(to, "avp_http_floods_total", "",
+	gw_metric(to, "http_floods_total", "",
 		  (double)in->server.counts.floods);
-	gw_metric_head(to, "avp_requests_in_flight", "gauge",
+	gw_metric_head(to, "requests_in_flight", "gauge",
 		       "Requests that are not answered.");
-	gw_metric(to, "avp_requests_in_flight", "",
-		  (double)in->server.in_flight);
-	gw_metric_head(to, "avp_sessions", "gauge",
+	gw_metric(to, "requests_in_flight", "", (double)in->server.in_flight);
+	gw_metric_head(to, "sessions", "gauge",
 		       "Sessions that handshakes have opened.");
-	gw_metric(to, "avp_sessions", "",
+	gw_metric(to, "sessions", "",
 		  (double)ahp_session_count(in->sessions,
 					    (double)gw_clock_ns() / 1e9));
 }

@@ -166,7 +166,8 @@ void http_mind(struct http_request *r)
 static void period_ends(struct gw_timer *timer)
 {
 	struct http_request *r = of_timer(timer);
-	const struct http_limits *limits = &r->conn->server->limits;
+	struct http_conn *c = r->conn; /* outlives it */
+	const struct http_limits *limits = &c->server->limits;
 	uint64_t now = r->answered ? r->body_off : r->received, want = 0;
 
 	if (!r->answered && limits->body_min_bytes)
@@ -175,9 +176,9 @@ static void period_ends(struct gw_timer *timer)
 		http_mind(r);
 		return;
 	}
-	r->conn->server->gw->metrics.timed_out++;
-	r->conn->protocol->too_slow(r);
-	http_ready(r->conn);
+	c->server->gw->metrics.timed_out++;
+	c->protocol->too_slow(r);
+	http_ready(c);
 }
 
 struct http_request *http_request_new(struct http_conn *c)
