@@ -207,7 +207,7 @@ struct ahp_mode {
 	/*
 	 * Hidden states and embeddings, or KV-caches, are of no use to the peer:
 	 * only when both told something that differs. What is not known is not
-	 * refused.
+	 * refused, whatever the resolution says; nor by a gateway.
 	 */
 	bool refuses_states, refuses_caches;
 	/* The peer's, its texts valid until the next call for this agent. */

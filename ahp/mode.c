@@ -8,6 +8,7 @@
 #include <avp/latent.h>
 
 #include "ahp/agent_internal.h"
+#include "latent/contradict.h"
 #include "shm/reason.h"
 
 static void copy_text(char *to, size_t cap, struct avp_str from)
@@ -62,26 +63,6 @@ static bool told_anything(const struct avp_identity *of)
 	       of->num_layers || of->num_kv_heads || of->head_dim;
 }
 
-static bool texts_differ(struct avp_str a, struct avp_str b)
-{
-	return a.len && b.len && !avp_str_equal(a, b);
-}
-
-static bool counts_differ(uint32_t a, uint32_t b)
-{
-	return a && b && a != b;
-}
-
-/* Both told it, and it is not the same: ignorance alone forbids nothing. */
-static bool contradict(const struct avp_identity *a,
-		       const struct avp_identity *b)
-{
-	return texts_differ(a->model_hash, b->model_hash) ||
-	       texts_differ(a->model_family, b->model_family) ||
-	       counts_differ(a->hidden_dim, b->hidden_dim) ||
-	       counts_differ(a->num_layers, b->num_layers);
-}
-
 void ahp__mode_resolve(struct ahp__link *link)
 {
 	struct avp_identity ours = borrow(&link->told);
@@ -93,7 +74,7 @@ void ahp__mode_resolve(struct ahp__link *link)
 	link->keeps_out = 0;
 	link->judges = ours.hidden_dim || ours.num_layers ||
 		       ours.num_kv_heads || ours.head_dim;
-	if (r->mode != AVP_MODE_LATENT && contradict(&ours, &theirs))
+	if (r->mode != AVP_MODE_LATENT && avp__contradict(&ours, &theirs))
 		link->keeps_out = KEEPS_OUT_STATES | KEEPS_OUT_CACHES;
 	else if (r->mode == AVP_MODE_LATENT && !r->kv_compatible)
 		link->keeps_out = KEEPS_OUT_CACHES;

@@ -148,7 +148,7 @@ static void remember(struct exchange *x)
 	x->hashed = true;
 	if (!x->wants_result)
 		return;
-	first = task_bucket(x->in, avp_str_of(x->task_id));
+	first = task_bucket(x->in, x->task_id);
 	x->same_task = *first;
 	*first = x;
 	x->tasked = true;
@@ -171,7 +171,7 @@ static void forget_receipt(struct exchange *x)
 
 static void forget_task(struct exchange *x)
 {
-	struct exchange **at = task_bucket(x->in, avp_str_of(x->task_id));
+	struct exchange **at = task_bucket(x->in, x->task_id);
 
 	if (!x->tasked)
 		return;
@@ -398,7 +398,7 @@ bool gw_inbound_message(struct gateway *gw, struct gw_message *message)
 		return false;
 	x = *task_bucket(gw->in, m->task_id);
 	while (x && (x->speaker != message->to ||
-		     !avp_str_equal(avp_str_of(x->task_id), m->task_id) ||
+		     !avp_str_equal(x->task_id, m->task_id) ||
 		     strcmp(x->target, m->source)))
 		x = x->same_task;
 	if (!x)

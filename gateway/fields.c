@@ -14,15 +14,67 @@ static bool refuse(struct exchange *x, const char *text)
 	return false;
 }
 
-static bool take_text(struct exchange *x, char to[AVP_LANE_ID_BYTES + 1],
-		      struct avp_str from)
+static bool keep_id(struct exchange *x, struct avp_str *id, struct avp_str from)
 {
+	char *room = x->ids[id == &x->session_id];
+
 	if (from.len > AVP_LANE_ID_BYTES)
 		return refuse(x, "a task or session id has at most 80 bytes");
 	if (from.len)
-		memcpy(to, from.data, from.len);
-	to[from.len] = 0;
+		memcpy(room, from.data, from.len);
+	*id = (struct avp_str){room, from.len};
 	return true;
+}
+
+static int hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Bytes of %XX, in place. False: they are none. */
+static bool unescape(char *text, size_t *len)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < *len; i++) {
+		int high, low;
+
+		if (text[i] != '%') {
+			text[n++] = text[i];
+			continue;
+		}
+		high = *len - i > 2 ? hex_value(text[i + 1]) : -1;
+		low = *len - i > 2 ? hex_value(text[i + 2]) : -1;
+		if (high < 0 || low < 0)
+			return false;
+		text[n++] = (char)(high << 4 | low);
+		i += 2;
+	}
+	*len = n;
+	return true;
+}
+
+/* The field as its sender meant it: gateway.h, AHP-Encoding. */
+static bool take_id_field(struct exchange *x, struct avp_str *id,
+			  enum http_field field)
+{
+	struct avp_str value = http_get(x->r, field);
+	char room[3 * AVP_LANE_ID_BYTES];
+
+	if (!http_get(x->r, HTTP_AHP_ENCODING).len)
+		return keep_id(x, id, value);
+	if (value.len > sizeof(room))
+		return keep_id(x, id, value); /* which refuses it */
+	if (value.len)
+		memcpy(room, value.data, value.len);
+	value.data = room;
+	if (!unescape(room, &value.len))
+		return refuse(x, "AHP-Encoding is percent, and a task or "
+				 "session id has a % without two hex digits");
+	return keep_id(x, id, value);
 }
 
 static bool take_method(struct exchange *x, struct avp_str name)
@@ -64,16 +116,19 @@ bool fields_read(struct exchange *x)
 {
 	const struct http_request *r = x->r;
 	struct avp_str wait = http_get(r, HTTP_AHP_WAIT);
+	struct avp_str encoding = http_get(r, HTTP_AHP_ENCODING);
 
 	x->wants_result = avp_str_equal(wait, avp_str_of("result"));
 	if (wait.len && !x->wants_result &&
 	    !avp_str_equal(wait, avp_str_of("ack")))
 		return refuse(x, "AHP-Wait may be ack or result");
+	if (encoding.len && !avp_str_equal(encoding, avp_str_of("percent")))
+		return refuse(x, "AHP-Encoding may be percent, or absent");
 	return take_method(x, http_get(r, HTTP_AHP_METHOD)) &&
 	       take_id(x, http_get(r, HTTP_AHP_MESSAGE_ID)) &&
 	       take_limit(x, http_get(r, HTTP_AHP_TOKEN_LIMIT)) &&
-	       take_text(x, x->task_id, http_get(r, HTTP_AHP_TASK_ID)) &&
-	       take_text(x, x->session_id, http_get(r, HTTP_AHP_SESSION_ID));
+	       take_id_field(x, &x->task_id, HTTP_AHP_TASK_ID) &&
+	       take_id_field(x, &x->session_id, HTTP_AHP_SESSION_ID);
 }
 
 bool fields_read_json(struct exchange *x, const struct avp_json *ahp)
@@ -96,8 +151,8 @@ bool fields_read_json(struct exchange *x, const struct avp_json *ahp)
 	x->token_limit = limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit;
 	return (!method.len || take_method(x, method)) &&
 	       (!id.len || take_id(x, id)) &&
-	       (!task.len || take_text(x, x->task_id, task)) &&
-	       (!session.len || take_text(x, x->session_id, session));
+	       (!task.len || keep_id(x, &x->task_id, task)) &&
+	       (!session.len || keep_id(x, &x->session_id, session));
 }
 
 void fields_fill(struct exchange *x, struct ahp_outgoing *m,
@@ -105,15 +160,15 @@ void fields_fill(struct exchange *x, struct ahp_outgoing *m,
 {
 	char id[AHP_ID_TEXT_BYTES];
 
-	if (x->wants_result && !*x->task_id) {
+	if (x->wants_result && !x->task_id.len) {
 		ahp_id_write(x->message_id, id);
-		memcpy(x->task_id, id, sizeof(id));
+		keep_id(x, &x->task_id, avp_str_of(id));
 	}
 	m->method = x->method;
 	m->message_id = x->message_id;
 	m->token_limit = x->token_limit;
-	m->task_id = avp_str_of(x->task_id);
-	m->session_id = avp_str_of(x->session_id);
+	m->task_id = x->task_id;
+	m->session_id = x->session_id;
 	if (!m->session_id.len && session.len <= AVP_LANE_ID_BYTES)
 		m->session_id = session;
 }

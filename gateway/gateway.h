@@ -224,7 +224,10 @@ void gw_outbound_metrics(struct gateway *gw, struct avp_buf *to);
  * against the same words. Requests carry AHP-Method, AHP-Message-ID, AHP-Task-ID,
  * AHP-Session-ID, AHP-Source, AHP-Target, AHP-Token-Limit, AHP-Timestamp, and
  * AHP-Wait: result if the answer shall be the RESULT; a text message has the same
- * in extra.ahp. A successful answer says in AHP-Outcome what it is:
+ * in extra.ahp. Task and session ids may be any bytes: where a header field cannot
+ * hold them, or could be misread, they are written as %XX, and AHP-Encoding:
+ * percent says that those two are; without it what they hold is meant as it is.
+ * A successful answer says in AHP-Outcome what it is:
  *
  *	accepted	the agent has acknowledged the message
  *	result		its RESULT: the body is an AVP frame (application/

@@ -47,6 +47,7 @@ struct out_request {
 	const void *piece[2];
 	uint64_t piece_bytes[2], read_off;
 	struct curl_slist *fields;
+	bool escaped;	    /* one of them holds %XX of ours */
 	struct avp_buf own; /* a body of the request's own */
 
 	/* The answer. */
@@ -70,11 +71,15 @@ void out_http_close(struct out_peer *peer);
 /* One to be filled and started, or NULL without memory. */
 struct out_request *out_request_new(struct out_peer *peer);
 /*
- * Adds a header field "Name: value"; of the value what a field cannot hold is
- * written as %XX. AVP_NO_MEMORY is remembered until the start.
+ * Adds a header field "Name: value", unless that is empty; a failure is remembered
+ * until the start. Of the value what a field cannot hold is written as %XX, and
+ * AHP-Encoding says so (gateway.h).
  */
 void out_request_field(struct out_request *request, const char *name,
 		       struct avp_str value);
+/* The same of a text that was checked: as it is, and wiped from where it was. */
+void out_request_secret(struct out_request *request, const char *name,
+			const char *scheme, const char *value);
 /* Starts it; done is called later, not from within. On failure it is freed. */
 int out_request_start(struct out_request *request, const char *url);
 /* One that was not started. */
@@ -189,7 +194,7 @@ struct out_peer {
 	/* A reload replaces both, or the peer. */
 	const struct gw_conf_peer *conf;
 	struct gw_conf *whole; /* which conf is a part of: held */
-	bool leaving; /* no more in the configuration */
+	bool leaving;	       /* no more in the configuration */
 
 	/* outbound_http.c */
 	CURLM *multi;

@@ -41,17 +41,13 @@ void out_fields(struct out_request *r, const char *agent_id,
 		enum avp_dialect dialect)
 {
 	const char *token = r->peer->conf->token;
-	char bearer[5000];
 
 	out_request_field(
 		r, "AVP-Version",
 		avp_str_of(dialect == AVP_DIALECT_0_4 ? "0.4" : "0.2"));
 	out_request_field(r, "AVP-Agent-ID", avp_str_of(agent_id));
-	if (!token)
-		return;
-	snprintf(bearer, sizeof(bearer), "Bearer %s", token);
-	out_request_field(r, "Authorization", avp_str_of(bearer));
-	explicit_bzero(bearer, sizeof(bearer));
+	if (token)
+		out_request_secret(r, "Authorization", "Bearer", token);
 }
 
 void out_body_free(struct out_message *m)
@@ -277,13 +273,32 @@ static struct avp_metadata told(const struct out_message *m)
 	return meta;
 }
 
+/*
+ * What 0.4.1 and later write. It is of the uncompressed payload, so of one that
+ * came compressed only what its sender has written is passed on.
+ */
+static void add_checksum(const struct out_message *m, struct avp_metadata *meta)
+{
+	const struct avp_frame *f = &m->message->m.frame;
+
+	if (m->session->dialect != AVP_DIALECT_0_4 ||
+	    meta->has & AVP_HAS_CHECKSUM || f->flags & AVP_FLAG_COMPRESSED)
+		return;
+	meta->has |= AVP_HAS_CHECKSUM;
+	meta->payload_checksum =
+		avp_crc32((const uint8_t *)m->message->m.body + f->payload_off,
+			  f->payload_bytes);
+}
+
 static int new_head(struct out_message *m, struct out_request *r,
 		    struct avp_reason *why)
 {
 	const struct ahp_message *in = &m->message->m;
 	struct avp_metadata meta = told(m);
-	int n = avp_frame_head_size(&meta, m->session->dialect);
+	int n;
 
+	add_checksum(m, &meta);
+	n = avp_frame_head_size(&meta, m->session->dialect);
 	if (n > 0 && avp_buf_reserve(&m->head, (size_t)n))
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for a head");
 	if (n > 0)

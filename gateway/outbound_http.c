@@ -12,6 +12,7 @@
 #define SMALL_BYTES  65536   /* header and body in one write */
 #define UPLOAD_BYTES 524288L /* read at once of a large body */
 #define FIELD_BYTES  1024    /* of a field's value as it is written */
+#define SECRET_BYTES 5000    /* a line with a token of up to 4096 */
 #define IDLE_MAX     64	     /* handles kept for the next requests */
 
 /* A socket of libcurl's, watched. */
@@ -331,13 +332,22 @@ struct out_request *out_request_new(struct out_peer *peer)
 	return r;
 }
 
+static void add_line(struct out_request *r, const char *line)
+{
+	struct curl_slist *more = curl_slist_append(r->fields, line);
+
+	if (more)
+		r->fields = more;
+	else
+		r->code = CURLE_OUT_OF_MEMORY;
+}
+
 void out_request_field(struct out_request *r, const char *name,
 		       struct avp_str value)
 {
 	static const char hex[] = "0123456789ABCDEF";
 	char line[FIELD_BYTES + 64];
 	size_t n = (size_t)snprintf(line, 64, "%s: ", name);
-	struct curl_slist *more;
 
 	for (size_t i = 0; i < value.len && n < FIELD_BYTES; i++) {
 		uint8_t c = (uint8_t)value.data[i];
@@ -347,19 +357,24 @@ void out_request_field(struct out_request *r, const char *name,
 			line[n++] = '%';
 			line[n++] = hex[c >> 4];
 			line[n++] = hex[c & 15];
+			r->escaped = true;
 		} else {
 			line[n++] = (char)c;
 		}
 	}
 	line[n] = 0;
-	if (!value.len)
-		return;
-	more = curl_slist_append(r->fields, line);
+	if (value.len)
+		add_line(r, line);
+}
+
+void out_request_secret(struct out_request *r, const char *name,
+			const char *scheme, const char *value)
+{
+	char line[SECRET_BYTES];
+
+	snprintf(line, sizeof(line), "%s: %s %s", name, scheme, value);
+	add_line(r, line);
 	explicit_bzero(line, sizeof(line));
-	if (more)
-		r->fields = more;
-	else
-		r->code = CURLE_OUT_OF_MEMORY;
 }
 
 /*
@@ -400,16 +415,16 @@ static void set_body(struct out_request *r)
 int out_request_start(struct out_request *r, const char *url)
 {
 	struct out_peer *peer = r->peer;
-	struct curl_slist *more;
 	int64_t timeout_ns;
 
 	/* libcurl would wait a second for permission to send large bodies. */
-	more = curl_slist_append(r->fields, "Expect:");
-	if (!more || r->code) {
+	add_line(r, "Expect:");
+	if (r->escaped)
+		add_line(r, "AHP-Encoding: percent");
+	if (r->code) {
 		out_request_free(r);
 		return AVP_NO_MEMORY;
 	}
-	r->fields = more;
 	set_version(r);
 	set_body(r);
 	timeout_ns = r->timeout_ns ? r->timeout_ns : peer->conf->request_ns;

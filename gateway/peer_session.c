@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "gateway/outbound.h"
+#include "latent/contradict.h"
 #include "shm/reason.h"
 
 #define JSON_MAX (1u << 20) /* of a handshake's answer */
@@ -132,12 +133,6 @@ static int read_members(const struct avp_json *root, struct avp_str *id,
 	return object ? avp_identity_read(identity, object, why) : 0;
 }
 
-static bool is_told(const struct avp_identity *of)
-{
-	return of->model_family.len || of->model_hash.len || of->hidden_dim ||
-	       of->num_layers;
-}
-
 /*
  * As links do (ahp_peer_mode()): what two models cannot share is refused, what is
  * not known is not.
@@ -147,12 +142,10 @@ static void resolve(struct out_session *s, const struct avp_identity *local,
 {
 	const struct gw_conf_peer *conf = s->remote->peer->conf;
 	struct avp_resolution r;
-	bool known;
 
 	avp_resolve(local, remote, 0, &r);
-	known = is_told(local) && is_told(remote);
-	s->json = known && r.mode != AVP_MODE_LATENT;
-	s->kv_compatible = !known || r.kv_compatible;
+	s->json = r.mode != AVP_MODE_LATENT && avp__contradict(local, remote);
+	s->kv_compatible = r.mode != AVP_MODE_LATENT || r.kv_compatible;
 	snprintf(s->reason, sizeof(s->reason), "%s", r.reason);
 	if (conf->mode == GW_MODE_AUTO)
 		return;
@@ -161,6 +154,19 @@ static void resolve(struct out_session *s, const struct avp_identity *local,
 		 "the configuration says mode: "
 		 "%s",
 		 s->json ? "json" : "latent");
+}
+
+/*
+ * The reference's answer is the identity that it was told: of its own model, which
+ * other local agents would be held against, that says nothing.
+ */
+static bool is_echo(const struct avp_identity *asked,
+		    const struct avp_identity *answer)
+{
+	return avp_str_equal(asked->model_hash, answer->model_hash) &&
+	       avp_str_equal(asked->model_family, answer->model_family) &&
+	       asked->hidden_dim == answer->hidden_dim &&
+	       asked->num_layers == answer->num_layers;
 }
 
 static void take_answer(struct out_session *s, const struct out_request *r,
@@ -185,7 +191,10 @@ static void take_answer(struct out_session *s, const struct out_request *r,
 			snprintf(s->id, sizeof(s->id), "%.*s", (int)id.len,
 				 id.data ? id.data : "");
 			resolve(s, &s->asked.identity, &remote);
-			out_remote_answered(s->remote, &remote);
+			out_remote_answered(s->remote,
+					    is_echo(&s->asked.identity, &remote)
+						    ? NULL
+						    : &remote);
 		}
 		avp_json_free(doc);
 	}

@@ -26,6 +26,7 @@ static const char *const field_name[HTTP_FIELDS] = {
 	[HTTP_AHP_TARGET] = "ahp-target",
 	[HTTP_AHP_TOKEN_LIMIT] = "ahp-token-limit",
 	[HTTP_AHP_WAIT] = "ahp-wait",
+	[HTTP_AHP_ENCODING] = "ahp-encoding",
 };
 
 enum http_field http_field_of(const void *name, size_t n)

@@ -62,8 +62,8 @@ struct exchange {
 	uint8_t message_id[16];
 	uint8_t method; /* enum ahp_method */
 	uint32_t token_limit;
-	char task_id[AVP_LANE_ID_BYTES + 1];
-	char session_id[AVP_LANE_ID_BYTES + 1];
+	struct avp_str task_id, session_id; /* any bytes, in ids */
+	char ids[2][AVP_LANE_ID_BYTES];
 	struct exchange *next, **before;	   /* of those that link */
 	struct exchange *same_receipt, *same_task; /* of a bucket */
 	int64_t sent_ns, acked_ns;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "gateway/serve.h"
+#include "latent/contradict.h"
 
 #define JSON_FIRST_BYTES 4096
 
@@ -249,6 +250,9 @@ static const struct ahp_session *open_session(struct exchange *x,
 	agents[1].agent_id = hello.agent_id;
 	agents[1].identity = hello.identity;
 	avp_resolve(ours, &hello.identity, 0, &mode);
+	/* As on a link of this host, what is not known is not refused. */
+	if (!avp__contradict(ours, &hello.identity))
+		mode.mode = AVP_MODE_LATENT;
 	if (!ahp_session_create(x->in->sessions, agents, 2, mode.mode,
 				AHP_SESSION_TTL, (double)gw_clock_ns() / 1e9,
 				&session, &why))

@@ -6,6 +6,7 @@
 
 #include <avp/latent.h>
 
+#include "latent/contradict.h"
 #include "latent/shown.h"
 #include "shm/reason.h"
 
@@ -99,6 +100,24 @@ void avp_resolve(const struct avp_identity *local,
 	} else {
 		json(r, local, remote);
 	}
+}
+
+static bool texts_differ(struct avp_str a, struct avp_str b)
+{
+	return a.len && b.len && !avp_str_equal(a, b);
+}
+
+static bool counts_differ(uint32_t a, uint32_t b)
+{
+	return a && b && a != b;
+}
+
+bool avp__contradict(const struct avp_identity *a, const struct avp_identity *b)
+{
+	return texts_differ(a->model_hash, b->model_hash) ||
+	       texts_differ(a->model_family, b->model_family) ||
+	       counts_differ(a->hidden_dim, b->hidden_dim) ||
+	       counts_differ(a->num_layers, b->num_layers);
 }
 
 /* ---- frames --------------------------------------------------------------- */

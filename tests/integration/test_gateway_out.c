@@ -67,15 +67,23 @@ static void note(struct world *w, const struct web_request *r)
 	w->body_len = r->body_len;
 }
 
-static int shake(struct world *w, char *to, size_t cap)
+/* model_hash "echo": what it was told, as the reference does. */
+static int shake(struct world *w, const struct web_request *r, char *to,
+		 size_t cap)
 {
-	char body[400];
+	const char *told = strstr(r->body, "\"model_hash\": \"");
+	char body[400], hash[80];
 
 	w->handshakes++;
+	keep(hash, sizeof(hash), w->model_hash);
+	if (!strcmp(hash, "echo"))
+		snprintf(hash, sizeof(hash), "%.*s",
+			 told ? (int)strcspn(told + 15, "\"") : 0,
+			 told ? told + 15 : "");
 	snprintf(body, sizeof(body),
 		 "{\"success\":true,\"agent_id\":\"far\",\"session_id\":"
 		 "\"s-1\",\"identity\":{\"model_hash\":\"%s\"}}",
-		 w->model_hash);
+		 hash);
 	return web_json(to, cap, 200, "", body);
 }
 
@@ -104,7 +112,7 @@ static int answer(void *arg, const struct web_request *r, char *to, size_t cap)
 	if (!strncmp(r->path, "/agents/", 8) && !w->knows_agents)
 		return web_json(to, cap, 404, "", "{\"detail\":\"Not Found\"}");
 	if (strstr(r->path, "/avp/v2/handshake"))
-		return shake(w, to, cap);
+		return shake(w, r, to, cap);
 	if (strstr(r->path, "/health"))
 		return web_json(to, cap, 200, "", "{\"status\":\"ok\"}");
 	note(w, r);
@@ -346,6 +354,73 @@ static void frame_unchanged(void)
 	end(&w);
 }
 
+/* Is the last body what the codec makes of that? */
+static bool got_frame(const struct world *w, const struct avp_metadata *m,
+		      enum avp_dialect dialect, const void *payload,
+		      uint64_t bytes)
+{
+	static uint8_t frame[70000];
+	uint64_t len = 0;
+
+	CU_ASSERT_EQUAL(avp_frame_encode(m, dialect, payload, bytes, frame,
+					 sizeof(frame), &len, NULL),
+			0);
+	return len == w->body_len && !memcmp(frame, w->body, len);
+}
+
+/* A head that is written anew for 0.4.1 and later has the payload's checksum. */
+static void newer_dialect(void)
+{
+	static uint8_t payload[65536];
+	const uint32_t kv[] = {1, 1, 1, 1};
+	struct avp_metadata m = {.model_id = avp_str_of("m"),
+				 .avp_map_id = avp_str_of("vocab:1")};
+	struct avp_frame f;
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0, dialect: 0.4, path: agent");
+	w.knows_agents = true;
+	pattern_fill(payload, sizeof(payload), 9);
+	/* Another flag for the map: so only dialects differ. */
+	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, sizeof(payload)), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	m.target_agent_id = avp_str_of("far");
+	m.source_agent_id = avp_str_of("planner");
+	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_4, payload, sizeof(payload)));
+	CU_ASSERT_FATAL(!avp_frame_decode(w.body, w.body_len, &f, NULL));
+	CU_ASSERT_EQUAL(f.metadata.has, AVP_HAS_CHECKSUM);
+	CU_ASSERT_EQUAL(f.metadata.payload_checksum,
+			avp_crc32(payload, sizeof(payload)));
+	/* What is the same in both goes as it is, a cache does not. */
+	m.avp_map_id = (struct avp_str){0};
+	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, 64), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_2, payload, 64));
+	m.payload_type = AVP_KV_CACHE;
+	memcpy(payload, kv, sizeof(kv));
+	payload[16] = 0;
+	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, 17 + 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_4, payload, 17 + 8));
+	end(&w);
+}
+
+/* The peer tells in its handshake what it speaks, and has one path for all. */
+static void newer_server(void)
+{
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	struct world w;
+
+	begin(&w, "cafe\"},\"avp_version\":\"0.6.2\",\"x\":{\"a\":\"",
+	      "max_retries: 0");
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	m.target_agent_id = avp_str_of("far");
+	m.source_agent_id = avp_str_of("planner");
+	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_4, "12345678", 8));
+	end(&w);
+}
+
 /* Another model: text flows, states do not, unless text is beside them. */
 static void other_model(void)
 {
@@ -370,6 +445,27 @@ static void other_model(void)
 	CU_ASSERT_EQUAL(outcome(&w), 0);
 	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
 	CU_ASSERT_PTR_NOT_NULL(strstr(w.body, "\"content\": \"hello there\""));
+	end(&w);
+}
+
+/* What it was told of one sender's model is not held against another's. */
+static void echoing_server(void)
+{
+	struct avp_identity other = {.model_hash = avp_str_of("beef")};
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	struct ahp_agent *planner;
+	struct world w;
+
+	begin(&w, "echo", "max_retries: 0");
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	planner = w.planner;
+	w.planner = agent_open("other",
+			       &(struct ahp_agent_options){.identity = &other});
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(w.handshakes, 3);
+	ahp_agent_close(planner);
 	end(&w);
 }
 
@@ -591,7 +687,10 @@ int main(int argc, char **argv)
 	static const struct test tests[] = {TEST(text),
 					    TEST(frame_to_gateway),
 					    TEST(frame_unchanged),
+					    TEST(newer_dialect),
+					    TEST(newer_server),
 					    TEST(other_model),
+					    TEST(echoing_server),
 					    TEST(bad_answers),
 					    TEST(huge_answer),
 					    TEST(retries),

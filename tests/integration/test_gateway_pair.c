@@ -18,6 +18,7 @@
 #include <openssl/x509v3.h>
 
 #include "tests/agents.h"
+#include "tests/gateway.h"
 #include "tests/harness.h"
 
 #define PATIENCE_S 20.0
@@ -348,6 +349,106 @@ static void cleartext_http2(void)
 	CU_ASSERT(logged("here", "path=agent http=2"));
 }
 
+/* ---- ids ------------------------------------------------------------------------------------- */
+
+static void sends_ids(struct world *w, struct avp_str task,
+		      struct avp_str session, bool frame)
+{
+	static uint8_t bytes[64];
+	struct avp_metadata meta = {.model_id = avp_str_of("m")};
+	struct ahp_outgoing out = {.target = "solver",
+				   .method = AHP_TASK,
+				   .kind = frame ? AHP_FRAME : AHP_JSON,
+				   .task_id = task,
+				   .session_id = session,
+				   .body = frame ? (const void *)bytes : "{}",
+				   .body_bytes = 2};
+	struct ahp_receipt receipt;
+	struct ahp_message m;
+
+	if (frame)
+		avp_frame_encode(&meta, AVP_DIALECT_0_2, "12345678", 8, bytes,
+				 sizeof(bytes), &out.body_bytes, NULL);
+	CU_ASSERT_EQUAL_FATAL(
+		ahp_send(w->planner, &out, LONG_NS, &receipt, NULL), 0);
+	CU_ASSERT_FATAL(receive(w, w->solver, &m));
+	CU_ASSERT(avp_str_equal(m.task_id, task));
+	CU_ASSERT(avp_str_equal(m.session_id, session));
+	ahp_release(w->solver, &m);
+	CU_ASSERT_EQUAL(settled(w, &receipt), 0);
+}
+
+/* What no header field can hold, or could be taken for what it is not. */
+static void any_ids(void)
+{
+	static const char all_bytes[80] =
+		" %41%%2\0\1\t\r\nX: y\177\200\377\303\251 ";
+	static const struct avp_str ids[] = {
+		{"plain", 5},	      {" a b  c ", 8},	{"100%", 4},
+		{"%41%zz%", 7},	      {"a\r\nb: c", 7}, {"a\0b", 3},
+		{"\303\251t\303", 4}, {"\t", 1},	{all_bytes, 80},
+	};
+	struct world w;
+
+	begin_there(&w, false);
+	begin_here(&w, "mode: auto");
+	CU_ASSERT(links(&w, "solver"));
+	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++) {
+		sends_ids(&w, ids[i], ids[(i + 3) % 9], true);
+		/* Text is JSON, of which no strings are but UTF-8. */
+		if (i < 6)
+			sends_ids(&w, ids[i], ids[5 - i], false);
+	}
+	end(&w);
+}
+
+/* Who knows nothing of AHP-Encoding means what it says. */
+static void foreign_ids(void)
+{
+	static const struct {
+		const char *fields, *task;
+	} said[] = {
+		{"AHP-Task-ID: 100%25 of a%\r\n", "100%25 of a%"},
+		{"AHP-Task-ID: 100%25\r\nAHP-Encoding: percent\r\n", "100%"},
+		{"AHP-Task-ID: \303\251%C3%a9\r\nAHP-Encoding: percent\r\n",
+		 "\303\251\303\251"},
+		{"AHP-Task-ID: 5%\r\nAHP-Encoding: percent\r\n", NULL},
+		{"AHP-Task-ID: 5%2\r\nAHP-Encoding: percent\r\n", NULL},
+		{"AHP-Task-ID: %+1\r\nAHP-Encoding: percent\r\n", NULL},
+		{"AHP-Task-ID: a\r\nAHP-Encoding: gzip\r\n", NULL},
+	};
+	static const char body[] = "{\"content\":\"x\"}";
+	static char head[512];
+	struct ahp_message m;
+	struct answer a;
+	struct world w;
+	int fd;
+
+	begin_there(&w, false);
+	w.planner = open_in("here", "planner");
+	for (size_t i = 0; i < sizeof(said) / sizeof(*said); i++) {
+		fd = client_open(w.port);
+		snprintf(head, sizeof(head),
+			 "POST /agents/solver/avp/v2/text HTTP/1.1\r\n"
+			 "Host: a\r\nContent-Length: %zu\r\n%s\r\n%s",
+			 sizeof(body) - 1, said[i].fields, body);
+		client_says(fd, head);
+		if (said[i].task) {
+			CU_ASSERT_FATAL(receive(&w, w.solver, &m));
+			CU_ASSERT(avp_str_equal(m.task_id,
+						avp_str_of(said[i].task)));
+			ahp_release(w.solver, &m);
+			turn(&w);
+		}
+		CU_ASSERT(client_hears(fd, &a));
+		CU_ASSERT_EQUAL(a.status, said[i].task ? 200 : 400);
+		close(fd);
+	}
+	ahp_agent_close(w.planner);
+	ahp_agent_close(w.solver);
+	stop(w.there);
+}
+
 /* ---- who is not trusted ---------------------------------------------------------------------- */
 
 static void refused(const char *peer, const char *words)
@@ -432,13 +533,10 @@ static void reload(void)
 
 int main(int argc, char **argv)
 {
-	static const struct test tests[] = {TEST(certificates),
-					    TEST(tls_http2),
-					    TEST(tls_http1),
-					    TEST(cleartext_http2),
-					    TEST(wrong_certificates),
-					    TEST(reload),
-					    {0}};
+	static const struct test tests[] = {
+		TEST(certificates),	  TEST(tls_http2), TEST(tls_http1),
+		TEST(cleartext_http2),	  TEST(any_ids),   TEST(foreign_ids),
+		TEST(wrong_certificates), TEST(reload),	   {0}};
 	const char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
 	char beside[PATH_MAX];
 
