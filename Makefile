@@ -70,7 +70,7 @@ RING_SRC  := $(wildcard tests/stress/*.c)
 TESTS     := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 
-.PHONY: all demo check bench soak asan ubsan tsan fuzz interop install uninstall \
+.PHONY: all demo check bench bench-gateway soak asan ubsan tsan fuzz interop install uninstall \
         clean help setup tests run-tests run-stress run-fuzz FORCE
 .SECONDARY:
 
@@ -87,6 +87,7 @@ help:
 	@echo 'make interop    the tests that need a package registry'
 	@echo 'make soak       sleep and wake at length: SOAK_MESSAGES, SOAK_WAKES'
 	@echo 'make bench      measure, into build/bench.json'
+	@echo 'make bench-gateway   a part of it, into build/bench-gateway.json'
 	@echo 'make asan|ubsan|tsan   the tests under a sanitizer'
 	@echo 'make fuzz       the fuzz harnesses, FUZZ_SECONDS each (default 60)'
 	@echo 'make install|uninstall [PREFIX=/usr/local] [DESTDIR=]'
@@ -272,6 +273,11 @@ demo: setup
 bench: setup
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run
+	@$(MAKE) --no-print-directory bench-gateway
+
+# Beside nghttpd, by h2load: says so if they are missing.
+bench-gateway: all $(B)/tests/bench/bench_gateway
+	@tests/bench/gateway
 
 # ---- installation --------------------------------------------------------
 
