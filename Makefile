@@ -58,9 +58,6 @@ BLAS_OBJ := $(BLAS_SRC:%.c=$(B)/obj/%.o)
 CMD_OBJ  := $(CMD_SRC:%.c=$(B)/obj/%.o)
 REAL_OBJ := $(REAL_SRC:%.c=$(B)/obj/%.o) $(BASE_SRC:%.c=$(B)/obj/%.o)
 GW_OBJ   := $(GW_SRC:%.c=$(B)/obj/%.o)
-# It is built when both of its halves are there.
-GATEWAY  := $(if $(and $(wildcard gateway/listen.c), \
-            $(wildcard gateway/outbound.c)),$(B)/avp-gateway)
 INC      := $(addprefix $(B)/include/avp/,$(notdir $(HEADERS)))
 
 # Tests: one program a file.
@@ -78,7 +75,7 @@ STRESS    := $(RING_SRC:tests/%.c=$(B)/tests/%)
 
 all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
      $(B)/libavp-latent.so $(B)/avp-latent.pc) $(B)/avpctl \
-     $(B)/avpctl-realign $(GATEWAY) $(B)/avp.pc
+     $(B)/avpctl-realign $(B)/avp-gateway $(B)/avp.pc
 
 help:
 	@echo 'make all        libraries and programs into build/'
@@ -288,7 +285,7 @@ IN_INC    := $(notdir $(HEADERS))
 IN_LIB    := $(foreach l,$(LIBS),$l.a $l.so $l.so.$(SOVERSION) \
              $l.so.$(VERSION))
 IN_PC     := avp.pc $(if $(BLAS_SRC),avp-latent.pc)
-IN_BIN    := avpctl $(notdir $(GATEWAY))
+IN_BIN    := avpctl avp-gateway
 IN_HELPER := avpctl-realign
 DOCS      := ahp/avp.example.yaml gateway/avp-gateway.service
 IN_DOC    := $(notdir $(DOCS))
