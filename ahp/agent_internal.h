@@ -265,7 +265,7 @@ __attribute__((cold)) int ahp__agent_barred(const struct ahp_agent *agent);
  * for the other calls.
  */
 #define AHP_ENTER(agent)                                           \
-	__attribute__((cleanup(ahp__leave))) struct ahp__progress  \
+	__attribute__((cleanup(ahp__leave), unused)) struct ahp__progress  \
 		*ahp_inside_ = ahp__enter((agent)->progress)
 #define AHP_GUARD(agent)                                   \
 	AHP_ENTER(agent);                                  \
