@@ -25,17 +25,17 @@ struct ahp__keep;
 
 /* Limits, each with its reason. */
 enum {
-	LINKS_MAX = 4096,	/* two fds each, of a usual hard limit of 1 Mi */
-	PEERS_MAX = 65536,	/* names that are known: what names can cost */
+	LINKS_MAX = 4096,  /* two fds each, of a usual hard limit of 1 Mi */
+	PEERS_MAX = 65536, /* names that are known: what names can cost */
 	PEER_BUCKETS = 4096,
 	PEER_PLACE_MASK = 0x1ffff, /* of a number: the place, from 1 on */
-	STRANGERS_MAX = 64,	/* connections whose Hello has not come */
-	IMPORTS_MAX = 64,	/* live segments of one peer: mostly they double */
-	FLUSH_EVERY = 32,	/* messages between two stores of the ack line */
-	STREAM_AFTER = 4,	/* messages without a pause are a stream */
-	BURST_MESSAGES = 64,	/* from one link, before the next is polled */
-	LENT_SHARE = 4,		/* a link is lent a quarter of the quota */
-	RECENT_LINKS = 8,	/* polled in each turn; one of the others too */
+	STRANGERS_MAX = 64,	   /* connections whose Hello has not come */
+	IMPORTS_MAX = 64,    /* live segments of one peer: mostly they double */
+	FLUSH_EVERY = 32,    /* messages between two stores of the ack line */
+	STREAM_AFTER = 4,    /* messages without a pause are a stream */
+	BURST_MESSAGES = 64, /* from one link, before the next is polled */
+	LENT_SHARE = 4,	     /* a link is lent a quarter of the quota */
+	RECENT_LINKS = 8,    /* polled in each turn; one of the others too */
 	FRAME_HEAD_MAX = 65536 + AVP_FRAME_HEADER_BYTES, /* on a local link */
 };
 #define BURST_BYTES	 (1u << 20)
@@ -49,7 +49,7 @@ enum {
 #define MAX_RETRIES	      3
 #define RETRY_DELAY_NS	      1000000000ll
 #define RECEIVE_TIMEOUT_NS    30000000000ll
-#define SEGMENT_CAP	 (1ull << 40) /* of one imported segment */
+#define SEGMENT_CAP	      (1ull << 40) /* of one imported segment */
 
 /* A block that was lent, and how many still hold it. */
 struct ahp__body {
@@ -68,19 +68,20 @@ struct ahp__pool {
 /* A name, and what we know of the agent behind it. */
 struct ahp__peer {
 	char id[AHP_ID_BYTES + 1];
-	uint32_t number;	      /* what the application calls it: round
+	uint32_t number;	    /* what the application calls it: round
 				       * of its place << 17 | place */
-	uint32_t used;		      /* peer_clock of its last link's news */
-	struct ahp__link *link;	      /* up or being made, or NULL */
-	uint32_t generation;	      /* links that there have been */
-	uint32_t ledger_generation;   /* of the link whose ledger this is: */
-	struct avp_ledger *ledger;    /* kept to answer ahp_status() */
-	int error;		      /* why the last attempt failed */
+	uint32_t used;		    /* peer_clock of its last link's news */
+	struct ahp__link *link;	    /* up or being made, or NULL */
+	uint32_t generation;	    /* links that there have been */
+	uint32_t ledger_generation; /* of the link whose ledger this is: */
+	struct avp_ledger *ledger;  /* kept to answer ahp_status() */
+	int error;		    /* why the last attempt failed */
 	struct avp_reason why;
 	uint32_t next_same_hash;
-	uint32_t retry_first, retry_last; /* parcels that wait for it: retry.h */
-	int64_t tried_ns;		  /* when it was last looked for */
-	uint64_t beat;			  /* its heartbeat, and when it was new */
+	uint32_t retry_first,
+		retry_last; /* parcels that wait for it: retry.h */
+	int64_t tried_ns;   /* when it was last looked for */
+	uint64_t beat;	    /* its heartbeat, and when it was new */
 	int64_t beat_ns;
 	uint32_t beat_generation;
 };
@@ -100,7 +101,8 @@ struct ahp__held {
 	uint64_t sequence;
 	bool accept, release; /* what is still owed */
 	uint32_t twin;	      /* of messages with an id: twins.c */
-	uint32_t next[2], before[2]; /* in the two lists, in order of sequence */
+	uint32_t next[2],
+		before[2]; /* in the two lists, in order of sequence */
 };
 
 enum { OWED_ACCEPT, OWED_RELEASE };
@@ -120,7 +122,7 @@ struct ahp__link {
 	uint32_t number;
 	enum ahp__link_state state;
 	uint8_t keeps_out; /* frames that its peer could not use */
-	bool ours; /* we connected */
+	bool ours;	   /* we connected */
 	bool sock_watched, pid_watched, tx_made, rx_made;
 	int sock;
 	struct avp_watch sock_watch, pid_watch;
@@ -140,7 +142,7 @@ struct ahp__link {
 	uint32_t rung_messages, rung_space;
 	uint32_t token_limit; /* the agent's, of messages that name none */
 	bool judges; /* our model's shape is known: frames have to fit it */
-	uint32_t fit_head; /* memo.changes of the last that did, ... */
+	uint32_t fit_head;  /* memo.changes of the last that did, ... */
 	uint64_t fit_bytes; /* ... and its payload_bytes */
 	struct avp_frame_memo memo;
 	uint32_t streak; /* messages taken since there was none */
@@ -156,16 +158,17 @@ struct ahp__link {
 	 * as many as there is room for; 0 when the link is not up, or keeps
 	 * something out. */
 	uint32_t plain_room;
-	uint32_t *deadline_ms; /* [slots] of reliable messages; NULL: none yet */
-	uint32_t usual_ms; /* the agent's task_timeout_ns; 0: for ever */
+	uint32_t
+		*deadline_ms; /* [slots] of reliable messages; NULL: none yet */
+	uint32_t usual_ms;    /* the agent's task_timeout_ns; 0: for ever */
 	uint64_t settled_below; /* what was true of it when last looked */
-	bool lost;	       /* the first that was not accepted has been seen */
-	uint32_t pool;	       /* of bodies that it may read */
-	uint32_t passed;       /* segments up to this number were passed */
+	bool lost;	 /* the first that was not accepted has been seen */
+	uint32_t pool;	 /* of bodies that it may read */
+	uint32_t passed; /* segments up to this number were passed */
 	uint64_t passed_generation;
 	uint32_t passed_count;
 	uint64_t lent_bytes, lent_max;
-	bool room_wanted; /* for a message that was QUEUE_FULL, ... */
+	bool room_wanted;    /* for a message that was QUEUE_FULL, ... */
 	uint64_t room_bytes; /* ... of so many bytes in the arena */
 
 	struct ahp__import import[IMPORTS_MAX];
@@ -209,9 +212,9 @@ struct ahp_agent {
 
 	struct avp_loop *loop;
 	bool hears_words; /* of peers' lanes, as doorbells; or only sockets */
-	int own_calls; /* of callbacks, in this turn of the loop */
-	bool foreign;  /* others were made, since ahp_agent_run() began */
-	uint32_t polls; /* since the loop was last run */
+	int own_calls;	  /* of callbacks, in this turn of the loop */
+	bool foreign;	  /* others were made, since ahp_agent_run() began */
+	uint32_t polls;	  /* since the loop was last run */
 	bool room_wanted; /* by a link */
 	int64_t spin_ns, spin_max_ns; /* before sleeping, in adaptive mode */
 
@@ -236,7 +239,7 @@ struct ahp_agent {
 
 	uint32_t send_flags; /* AHP_RELIABLE, for every message */
 	bool closing;
-	struct ahp__retry *retry;   /* NULL until it is needed, as the others */
+	struct ahp__retry *retry; /* NULL until it is needed, as the others */
 	struct ahp__events *events;
 	struct ahp__twins *twins;
 	ahp_bury *bury;
@@ -264,9 +267,10 @@ __attribute__((cold)) int ahp__agent_barred(const struct ahp_agent *agent);
  * is in (progress.h) until its function returns, or it is told why not. AHP_ENTER
  * for the other calls.
  */
-#define AHP_ENTER(agent)                                           \
-	__attribute__((cleanup(ahp__leave), unused)) struct ahp__progress  \
-		*ahp_inside_ = ahp__enter((agent)->progress)
+#define AHP_ENTER(agent)                                            \
+	__attribute__((cleanup(ahp__leave),                         \
+		       unused)) struct ahp__progress *ahp_inside_ = \
+		ahp__enter((agent)->progress)
 #define AHP_GUARD(agent)                                   \
 	AHP_ENTER(agent);                                  \
 	do {                                               \
@@ -282,14 +286,14 @@ int64_t ahp__now_ns(void);
  */
 uint32_t ahp__lane_ms(uint64_t start_ns);
 
-__attribute__((format(printf, 4, 5), cold)) void
-ahp__logf(struct ahp_agent *agent, enum ahp_log_level level, int code,
-	  const char *format, ...);
+__attribute__((format(printf, 4, 5), cold)) void ahp__logf(
+	struct ahp_agent *agent, enum ahp_log_level level, int code,
+	const char *format, ...);
 
 /* The same of a message, or of what became of it, with its task id. */
-__attribute__((format(printf, 5, 6), cold)) void
-ahp__log_task(struct ahp_agent *agent, enum ahp_log_level level, int code,
-	      struct avp_str task, const char *format, ...);
+__attribute__((format(printf, 5, 6), cold)) void ahp__log_task(
+	struct ahp_agent *agent, enum ahp_log_level level, int code,
+	struct avp_str task, const char *format, ...);
 
 /* ---- agent.c --------------------------------------------------------------- */
 
