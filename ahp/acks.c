@@ -200,6 +200,7 @@ int ahp__acks_take(struct ahp__link *link, uint64_t sequence, bool accept,
 	}
 	move_words(link);
 	link->unflushed++;
+	ahp__unsettle(link);
 	return 0;
 }
 
@@ -227,6 +228,7 @@ void ahp__acks_pay(struct ahp__link *link, uint32_t i, unsigned owed,
 		return;
 	move_words(link);
 	link->unflushed++;
+	ahp__unsettle(link);
 }
 
 void ahp__acks_refuse(struct ahp__link *link, uint64_t sequence,
@@ -237,4 +239,5 @@ void ahp__acks_refuse(struct ahp__link *link, uint64_t sequence,
 		avp_lane_ack_one(&link->tx, sequence, AVP_ACK_RELEASED);
 	move_words(link);
 	link->unflushed++;
+	ahp__unsettle(link);
 }

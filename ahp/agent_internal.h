@@ -149,6 +149,8 @@ struct ahp__link {
 	/* Acknowledgements that came with messages and are not yet entered:
 	 * that is done while we wait, not between a message and its answer. */
 	bool heard;
+	bool unsettled; /* in the agent's list */
+	struct ahp__link *next_unsettled;
 	uint32_t heard_accepted, heard_released;
 	unsigned unflushed;   /* messages taken since the ack line was stored */
 	unsigned flush_every; /* FLUSH_EVERY, or half a small window */
@@ -231,6 +233,7 @@ struct ahp_agent {
 	struct ahp__link *speaker; /* up[first] while it has budget, or NULL */
 	int64_t budget; /* of up[first], before the next one's turn */
 	bool idle_due;	/* one was spent: look at one idle link */
+	struct ahp__link *unsettled; /* what ahp__settle_all() has to look at */
 
 	struct ahp__pool *pool;
 	uint32_t pools;
@@ -317,6 +320,19 @@ void ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns);
 
 /* Acknowledgements, both ways: what can be done while nothing else is. */
 void ahp__settle_all(struct ahp_agent *agent);
+
+/*
+ * To be called with each `heard` and `unflushed`. To look at every link costs
+ * more than a round trip when they are hundreds.
+ */
+static inline void ahp__unsettle(struct ahp__link *link)
+{
+	if (link->unsettled)
+		return;
+	link->unsettled = true;
+	link->next_unsettled = link->agent->unsettled;
+	link->agent->unsettled = link;
+}
 
 /* Is a message there? */
 bool ahp__any_ready(const struct ahp_agent *agent);

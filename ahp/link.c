@@ -121,10 +121,22 @@ struct ahp__link *ahp__link_new(struct ahp_agent *agent, bool ours,
 	return link;
 }
 
+static void forget_unsettled(struct ahp__link *link)
+{
+	struct ahp__link **at = &link->agent->unsettled;
+
+	while (*at && *at != link)
+		at = &(*at)->next_unsettled;
+	if (*at)
+		*at = link->next_unsettled;
+	link->unsettled = false;
+}
+
 static void leave_up(struct ahp__link *link)
 {
 	struct ahp_agent *agent = link->agent;
 
+	forget_unsettled(link);
 	for (uint32_t i = 0; i < agent->ups; i++)
 		if (agent->up[i] == link) {
 			agent->up[i] = agent->up[--agent->ups];
@@ -309,6 +321,7 @@ static void hear_the_rest(struct ahp__link *link)
 		const struct slot *slot = lane_next(&ahead);
 
 		link->heard = true;
+		ahp__unsettle(link);
 		link->heard_accepted = slot->accepted;
 		link->heard_released = slot->released;
 		ahead.next++;

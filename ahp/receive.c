@@ -241,6 +241,7 @@ static __attribute__((always_inline)) inline bool deliver_plain(
 	m->held_ = 0;
 	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
 	link->heard = true;
+	ahp__unsettle(link);
 	link->heard_accepted = slot->accepted;
 	link->heard_released = slot->released;
 	lane_ack_all(&link->tx, link->rx.next);
@@ -264,6 +265,7 @@ static inline int deliver(struct ahp__link *link, struct ahp_message *m,
 
 	fill_message(m, link, v);
 	link->heard = true;
+	ahp__unsettle(link);
 	link->heard_accepted = v->accepted;
 	link->heard_released = v->released;
 	if (v->in_arena && !find_body(link, m, v->segment, v->offset))

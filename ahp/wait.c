@@ -26,13 +26,15 @@ bool ahp__any_ready(const struct ahp_agent *agent)
 
 void ahp__settle_all(struct ahp_agent *agent)
 {
-	for (uint32_t i = agent->ups; i-- > 0;) {
-		struct ahp__link *link = agent->up[i];
+	while (agent->unsettled) {
+		struct ahp__link *link = agent->unsettled;
 
+		agent->unsettled = link->next_unsettled;
+		link->unsettled = false;
 		if (link->unflushed)
 			ahp__acks_flush(link);
 		if (link->heard)
-			ahp__acks_enter(link); /* may take it out of up[] */
+			ahp__acks_enter(link); /* may end it */
 	}
 }
 
