@@ -494,6 +494,14 @@ int ahp_accept(struct ahp_agent *agent, struct ahp_message *message);
 int ahp_reject(struct ahp_agent *agent, struct ahp_message *message);
 
 /*
+ * The same in the words of ahp_status(): 0 accepts it, AVP_REJECTED rejects it,
+ * AVP_EXPIRED says that it came too late to be of use, AVP_SHAPE_MISMATCH that it
+ * does not fit the model for which it is. For who passes messages on, and hears
+ * what became of them. AVP_USAGE for any other code.
+ */
+int ahp_answer(struct ahp_agent *agent, struct ahp_message *message, int code);
+
+/*
  * Ends the view of the body: the sender may use its memory again. In any order.
  * Does not acknowledge. The struct can be used for the next message then.
  */

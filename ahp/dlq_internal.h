@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include <avp/dlq.h>
+#include <avp/ring.h>
 
 #include "ahp/dlq_index.h"
 #include "shm/guard.h"
@@ -66,6 +67,9 @@ int avp__dlq_commit_begin(struct ahp_dlq *dlq, uint64_t *upto,
 			  struct avp_reason *why);
 int avp__dlq_commit_end(struct ahp_dlq *dlq, int fd, uint64_t upto, int error,
 			struct avp_reason *why);
+
+/* The journal is JSON: ids that are no UTF-8 are shown, not dropped. */
+struct avp_str avp__dlq_clean(char to[AVP_LANE_ID_BYTES], struct avp_str id);
 
 /* Within CHANGE: rewrites if holes have become too much; errors do no harm. */
 void avp__dlq_tidy(struct ahp_dlq *dlq);

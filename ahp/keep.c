@@ -106,8 +106,7 @@ static void tell_up_to(struct ahp_agent *agent, uint64_t ticket, bool kept)
 
 /* ---- letters -------------------------------------------------------------------- */
 
-/* The journal is JSON: ids that are no UTF-8 are shown, not dropped. */
-static struct avp_str clean(char to[AVP_LANE_ID_BYTES], struct avp_str id)
+struct avp_str avp__dlq_clean(char to[AVP_LANE_ID_BYTES], struct avp_str id)
 {
 	if (avp__utf8_valid(id.data, id.len) || id.len > AVP_LANE_ID_BYTES)
 		return id;
@@ -163,8 +162,8 @@ static int store(struct ahp_agent *agent, const struct ahp_dead_letter *dead,
 		.method = avp_str_of(method ? method : "TASK"),
 		.agent_id = avp_str_of(agent->id),
 		.target_agent = avp_str_of(dead->target),
-		.task_id = clean(task, dead->task_id),
-		.session_id = clean(session, dead->session_id),
+		.task_id = avp__dlq_clean(task, dead->task_id),
+		.session_id = avp__dlq_clean(session, dead->session_id),
 		.token_limit = dead->token_limit,
 	};
 	struct ahp_dlq_letter l = {

@@ -577,6 +577,19 @@ int ahp_reject(struct ahp_agent *agent, struct ahp_message *message)
 	return pay(message, OWED_ACCEPT, AVP_ACK_REJECTED);
 }
 
+int ahp_answer(struct ahp_agent *agent, struct ahp_message *message, int code)
+{
+	AHP_GUARD(agent);
+	switch (code) {
+	case 0: return pay(message, OWED_ACCEPT, AVP_ACK_ACCEPTED);
+	case AVP_REJECTED: return pay(message, OWED_ACCEPT, AVP_ACK_REJECTED);
+	case AVP_EXPIRED: return pay(message, OWED_ACCEPT, AVP_ACK_EXPIRED);
+	case AVP_SHAPE_MISMATCH:
+		return pay(message, OWED_ACCEPT, AVP_ACK_MISFIT);
+	default: return AVP_USAGE;
+	}
+}
+
 void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
 {
 	AHP_ENTER(agent);

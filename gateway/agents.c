@@ -17,16 +17,22 @@ void gw_message_accept(struct gw_message *message)
 	message->answered = true;
 }
 
-void gw_message_reject(struct gw_message *message)
+void gw_message_refuse(struct gw_message *message, int code)
 {
-	ahp_reject(message->to->agent, &message->m);
+	switch (code) {
+	case AVP_TIMEOUT: code = AVP_EXPIRED; break;
+	case AVP_EXPIRED:
+	case AVP_SHAPE_MISMATCH: break;
+	default: code = AVP_REJECTED;
+	}
+	ahp_answer(message->to->agent, &message->m, code);
 	message->answered = true;
 }
 
 void gw_message_free(struct gw_message *message)
 {
 	if (!message->answered)
-		gw_message_reject(message);
+		gw_message_refuse(message, AVP_REJECTED);
 	ahp_release(message->to->agent, &message->m);
 	free(message);
 }

@@ -81,19 +81,20 @@ struct gw_agent {
 
 /*
  * A received message and the agent that received it. The message is explicitly
- * acknowledged: whoever took it calls ahp_accept() or ahp_reject() as soon as it
+ * acknowledged: whoever took it calls ahp_accept() or ahp_answer() as soon as it
  * is known which, and at the end gw_message_free(), which rejects what was not
  * answered, and releases the body.
  */
 struct gw_message {
 	struct ahp_message m;
 	struct gw_agent *to;
-	bool answered;		 /* ahp_accept() or ahp_reject() was called */
+	bool answered;		 /* ahp_accept() or ahp_answer() was called */
 	struct gw_message *next; /* the holder's */
 };
 
 void gw_message_accept(struct gw_message *message);
-void gw_message_reject(struct gw_message *message);
+/* Its sender sees AVP_EXPIRED for a TIMEOUT, AVP_SHAPE_MISMATCH, or REJECTED. */
+void gw_message_refuse(struct gw_message *message, int code);
 void gw_message_free(struct gw_message *message);
 
 /*

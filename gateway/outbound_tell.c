@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ahp/dlq_internal.h"
 #include "gateway/outbound.h"
 #include "shm/reason.h"
 
@@ -168,12 +169,13 @@ void out_bury(struct out_message *m)
 	const struct ahp_message *in = &m->message->m;
 	struct gateway *gw = m->remote->peer->gw;
 	char id[AHP_ID_TEXT_BYTES], shown[GW_SHOWN_BYTES];
+	char task[AVP_LANE_ID_BYTES], session[AVP_LANE_ID_BYTES];
 	struct ahp_envelope envelope = {
 		.method = avp_str_of(ahp_method_name(in->method)),
 		.agent_id = avp_str_of(in->source),
 		.target_agent = avp_str_of(m->remote->id),
-		.task_id = in->task_id,
-		.session_id = in->session_id,
+		.task_id = avp__dlq_clean(task, in->task_id),
+		.session_id = avp__dlq_clean(session, in->session_id),
 		.token_limit = in->token_limit,
 		.message_id = {id, sizeof(id) - 1},
 	};

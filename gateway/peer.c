@@ -191,7 +191,7 @@ static void settle(struct out_message *m)
 		return;
 	}
 	if (m->verdict.code)
-		gw_message_reject(m->message);
+		gw_message_refuse(m->message, m->verdict.code);
 	message_free(m);
 }
 

@@ -9,12 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include <avp/dlq.h>
 
 #include "tests/agents.h"
+#include "tests/gateway.h"
 #include "tests/harness.h"
 #include "tests/web.h"
 
@@ -29,6 +31,7 @@ struct world {
 	struct web *web;
 	struct ahp_agent *planner;
 	pid_t gateway;
+	unsigned port;		/* of its listener */
 	const char *model_hash; /* of the peer's model; "": it tells none */
 	bool knows_agents;	/* paths of agents */
 	unsigned handshakes, requests;
@@ -179,6 +182,7 @@ static void start_gateway(struct world *w, const char *more)
 	close(out[0]);
 	CU_ASSERT_FATAL(
 		!strncmp(line, "listening address=127.0.0.1 port=", 33));
+	w->port = (unsigned)strtoul(line + 33, NULL, 10);
 }
 
 static void begin(struct world *w, const char *model_hash, const char *more)
@@ -405,6 +409,34 @@ static void newer_dialect(void)
 	end(&w);
 }
 
+static void compressed(void)
+{
+	static uint8_t payload[65536], back[65536];
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	struct avp_zstd *z = avp_zstd_new();
+	struct avp_frame f;
+	uint64_t len = 0;
+	struct world w;
+
+	begin(&w, "cafe",
+	      "max_retries: 0, compression: fast, dialect: 0.4, path: agent");
+	w.knows_agents = true;
+	memset(payload, 7, sizeof(payload));
+	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, sizeof(payload)), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(w.body_len < 1024);
+	CU_ASSERT_FATAL(!avp_frame_decode(w.body, w.body_len, &f, NULL));
+	CU_ASSERT(f.flags & AVP_FLAG_COMPRESSED);
+	CU_ASSERT_EQUAL(avp_zstd_decompress(z, f.payload, f.payload_bytes, back,
+					    sizeof(back), &len, NULL),
+			0);
+	CU_ASSERT(len == sizeof(payload) && !memcmp(back, payload, len));
+	CU_ASSERT_EQUAL(avp_frame_payload_check(&f, back, len, NULL), 0);
+	CU_ASSERT(f.metadata.has & AVP_HAS_CHECKSUM);
+	avp_zstd_free(z);
+	end(&w);
+}
+
 /* The peer tells in its handshake what it speaks, and has one path for all. */
 static void newer_server(void)
 {
@@ -505,6 +537,15 @@ static const struct {
 	{"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "CLOSED", ""},
 };
 
+/* What ahp_status() says of it. */
+static int as_told(const char *code)
+{
+	if (!strcmp(code, "TIMEOUT"))
+		return AVP_EXPIRED;
+	return strcmp(code, "SHAPE_MISMATCH") ? AVP_REJECTED
+					      : AVP_SHAPE_MISMATCH;
+}
+
 static void bad_answers(void)
 {
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
@@ -519,7 +560,7 @@ static void bad_answers(void)
 		w.at = 0;
 		snprintf(code, sizeof(code), "\"code\": \"%s\"", bad[i].code);
 		CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-		CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+		CU_ASSERT_EQUAL(outcome(&w), as_told(bad[i].code));
 		CU_ASSERT(hears(&w, code, bad[i].words));
 	}
 	end(&w);
@@ -596,6 +637,71 @@ static void dead_letter(void)
 	CU_ASSERT_EQUAL(w.requests, 3);
 	end(&w);
 	CU_ASSERT_EQUAL(letters("go away"), 1);
+}
+
+/* A letter is text: what of it is none is shown as '?', and it is kept. */
+static void dead_letter_of_any_id(void)
+{
+	static const char *const script[] = {"503 {\"message\":\"not now\"}",
+					     NULL};
+	static uint8_t frame[64];
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	struct ahp_outgoing out = {.target = "far",
+				   .method = AHP_TASK,
+				   .kind = AHP_FRAME,
+				   .task_id = {"\377\0", 2},
+				   .body = frame};
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0");
+	w.script = script;
+	avp_frame_encode(&m, AVP_DIALECT_0_2, "12345678", 8, frame,
+			 sizeof(frame), &out.body_bytes, NULL);
+	CU_ASSERT_EQUAL(ahp_send(w.planner, &out, LONG_NS, &receipt, NULL), 0);
+	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT_STRING_EQUAL(w.task, "%FF%00");
+	end(&w);
+	CU_ASSERT_EQUAL(letters("not now"), 1);
+}
+
+static void retry_after(void)
+{
+	static const char *const script[] = {
+		"HTTP/1.1 503 No\r\nContent-Type: application/json\r\n"
+		"Retry-After: 1\r\nContent-Length: 2\r\n\r\n{}",
+		"200 " OK_BODY, NULL};
+	double begin_s;
+	struct world w;
+
+	begin(&w, "", "max_retries: 1");
+	w.script = script;
+	begin_s = now_s();
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(now_s() - begin_s >= 1.0);
+	CU_ASSERT_EQUAL(w.requests, 2);
+	end(&w);
+}
+
+/* As it is in its file, whatever it is made of. */
+static void token(void)
+{
+	char path[PATH_MAX], more[PATH_MAX + 40];
+	struct world w;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/token", test_dir());
+	f = fopen(path, "we");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+	fputs("a%41/b=\n", f);
+	fclose(f);
+	CU_ASSERT_EQUAL(chmod(path, 0600), 0);
+	snprintf(more, sizeof(more), "max_retries: 0, token_file: %s", path);
+	begin(&w, "", more);
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_STRING_EQUAL(w.token, "Bearer a%41/b=");
+	end(&w);
 }
 
 /* The peer is away while messages come, and all arrive when it is back. */
@@ -682,6 +788,38 @@ static void fallback(void)
 	end(&w);
 }
 
+/* The peer asks by a request of its own. */
+static void fallback_request(void)
+{
+	static const char asked[] = "{\"session_id\":\"s-1\",\"reason\":"
+				    "\"drift\",\"perplexity_score\":9.5}",
+			  other[] = "{\"session_id\":\"s-2\",\"reason\":"
+				    "\"drift\",\"perplexity_score\":9.5}";
+	static const char type[] = "Content-Type: application/json\r\n";
+	static struct answer a;
+	struct avp_metadata m = {.model_id = avp_str_of("m")};
+	struct world w;
+
+	begin(&w, "cafe", "max_retries: 0");
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	CU_ASSERT_EQUAL(client_asks(w.port, "POST", "/avp/v2/text", type, other,
+				    sizeof(other) - 1, &a),
+			404);
+	CU_ASSERT_EQUAL(client_asks(w.port, "POST", "/avp/v2/text", type, asked,
+				    sizeof(asked) - 1, &a),
+			200);
+	CU_ASSERT(hears(&w, "\"mode\": \"JSON\"", "drift"));
+	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT(hears(&w, "takes text only", "drift"));
+	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
+	end(&w);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {TEST(text),
@@ -689,15 +827,20 @@ int main(int argc, char **argv)
 					    TEST(frame_unchanged),
 					    TEST(newer_dialect),
 					    TEST(newer_server),
+					    TEST(compressed),
 					    TEST(other_model),
 					    TEST(echoing_server),
 					    TEST(bad_answers),
 					    TEST(huge_answer),
 					    TEST(retries),
 					    TEST(dead_letter),
+					    TEST(dead_letter_of_any_id),
+					    TEST(retry_after),
+					    TEST(token),
 					    TEST(peer_restarts),
 					    TEST(queue_full),
 					    TEST(fallback),
+					    TEST(fallback_request),
 					    {0}};
 	const char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
 	char beside[PATH_MAX];

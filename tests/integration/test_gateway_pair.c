@@ -195,14 +195,15 @@ struct world {
 	bool tls;
 };
 
-static void begin_there(struct world *w, bool tls)
+/* more: of its listener's tls. */
+static void begin_there(struct world *w, bool tls, const char *more)
 {
-	char yaml[2 * PATH_MAX + 400], files[2 * PATH_MAX + 40] = "";
+	char yaml[3 * PATH_MAX + 400], files[3 * PATH_MAX + 80] = "";
 
 	*w = (struct world){.solver = open_in("there", "solver"), .tls = tls};
 	if (tls)
-		snprintf(files, sizeof(files), ", tls: {cert: %s, key: %s}",
-			 cert, key);
+		snprintf(files, sizeof(files), ", tls: {cert: %s, key: %s%s}",
+			 cert, key, more);
 	snprintf(yaml, sizeof(yaml),
 		 "gateway:\n"
 		 "  listeners: [{address: 127.0.0.1, port: 0%s}]\n",
@@ -276,7 +277,7 @@ static bool receive(struct world *w, struct ahp_agent *agent,
 	return true;
 }
 
-static void round_trip(bool tls, const char *peer)
+static void round_trip(bool tls, const char *there, const char *peer)
 {
 	static uint8_t payload[3 << 20], frame[(3 << 20) + 1024];
 	struct avp_metadata meta = {.model_id = avp_str_of("m")};
@@ -297,7 +298,7 @@ static void round_trip(bool tls, const char *peer)
 	avp_frame_encode(&meta, AVP_DIALECT_0_2, payload, sizeof(payload),
 			 frame, sizeof(frame), &task.body_bytes, NULL);
 	result.body_bytes = task.body_bytes;
-	begin_there(&w, tls);
+	begin_there(&w, tls, there);
 	begin_here(&w, peer);
 	CU_ASSERT(links(&w, "solver"));
 	for (int i = 0; i < 3; i++) {
@@ -328,7 +329,7 @@ static void tls_http2(void)
 
 	snprintf(peer, sizeof(peer),
 		 "wait_result: true, tls: {ca: %s, pinned: \"%s\"}", cert, pin);
-	round_trip(true, peer);
+	round_trip(true, "", peer);
 	CU_ASSERT(logged("here", "path=agent http=2"));
 }
 
@@ -338,14 +339,14 @@ static void tls_http1(void)
 
 	snprintf(peer, sizeof(peer),
 		 "wait_result: true, http: 1.1, tls: {ca: %s}", cert);
-	round_trip(true, peer);
+	round_trip(true, "", peer);
 	CU_ASSERT(logged("here", "path=agent http=1.1"));
 }
 
 /* One connection for all: libcurl's prior knowledge is for its first request. */
 static void cleartext_http2(void)
 {
-	round_trip(false, "wait_result: true, http: 2");
+	round_trip(false, "", "wait_result: true, http: 2");
 	CU_ASSERT(logged("here", "path=agent http=2"));
 }
 
@@ -390,7 +391,7 @@ static void any_ids(void)
 	};
 	struct world w;
 
-	begin_there(&w, false);
+	begin_there(&w, false, "");
 	begin_here(&w, "mode: auto");
 	CU_ASSERT(links(&w, "solver"));
 	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++) {
@@ -424,7 +425,7 @@ static void foreign_ids(void)
 	struct world w;
 	int fd;
 
-	begin_there(&w, false);
+	begin_there(&w, false, "");
 	w.planner = open_in("here", "planner");
 	for (size_t i = 0; i < sizeof(said) / sizeof(*said); i++) {
 		fd = client_open(w.port);
@@ -451,13 +452,13 @@ static void foreign_ids(void)
 
 /* ---- who is not trusted ---------------------------------------------------------------------- */
 
-static void refused(const char *peer, const char *words)
+static void refused(const char *there, const char *peer, const char *words)
 {
 	struct ahp_receipt receipt;
 	struct ahp_message m;
 	struct world w;
 
-	begin_there(&w, true);
+	begin_there(&w, true, there);
 	begin_here(&w, peer);
 	CU_ASSERT(links(&w, "solver"));
 	CU_ASSERT_EQUAL(agent_say(w.planner, "solver", "{}", &receipt), 0);
@@ -473,23 +474,39 @@ static void wrong_certificates(void)
 {
 	char peer[PATH_MAX + 200];
 
-	refused("mode: auto", "self-signed certificate");
+	refused("", "mode: auto", "self-signed certificate");
 	snprintf(peer, sizeof(peer), "tls: {ca: %s}", other_cert);
-	refused(peer, "certificate");
+	refused("", peer, "certificate");
 	snprintf(peer, sizeof(peer),
 		 "tls: {ca: %s, pinned: "
 		 "\"sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}",
 		 cert);
-	refused(peer, "pinned public key");
+	refused("", peer, "pinned public key");
+}
+
+static void client_certificates(void)
+{
+	char there[PATH_MAX + 40], peer[3 * PATH_MAX + 200];
+
+	snprintf(there, sizeof(there), ", client_ca: %s", other_cert);
+	snprintf(peer, sizeof(peer),
+		 "wait_result: true, tls: {ca: %s, cert: %s, key: %s}", cert,
+		 other_cert, other_key);
+	round_trip(true, there, peer);
+	snprintf(peer, sizeof(peer), "tls: {ca: %s, cert: %s, key: %s}", cert,
+		 cert, key);
+	refused(there, peer, "CLOSED");
+	snprintf(peer, sizeof(peer), "tls: {ca: %s}", cert);
+	refused(there, peer, "CLOSED");
 }
 
 /* ---- SIGHUP -------------------------------------------------------------------------------------- */
 
-static bool waits_for_log(struct world *w, const char *words)
+static bool waits_for(struct world *w, const char *name, const char *words)
 {
 	double until = now_s() + PATIENCE_S;
 
-	while (!logged("here", words)) {
+	while (!logged(name, words)) {
 		if (now_s() > until)
 			return false;
 		turn(w);
@@ -502,14 +519,14 @@ static void reload(void)
 	char peer[PATH_MAX + 200], yaml[4 * PATH_MAX];
 	struct world w;
 
-	begin_there(&w, true);
+	begin_there(&w, true, "");
 	snprintf(peer, sizeof(peer), "tls: {ca: %s}", cert);
 	begin_here(&w, peer);
 	CU_ASSERT(links(&w, "solver"));
 	/* What is wrong changes nothing. */
 	write_config("here", "gateway: {peers: 3}\n");
 	kill(w.here, SIGHUP);
-	CU_ASSERT(waits_for_log(&w, "reload_failed code=BAD_CONFIG"));
+	CU_ASSERT(waits_for(&w, "here", "reload_failed code=BAD_CONFIG"));
 	CU_ASSERT(links(&w, "solver"));
 	/* Another name for the same, and the old one is gone. */
 	snprintf(yaml, sizeof(yaml),
@@ -518,7 +535,7 @@ static void reload(void)
 		 w.port, peer);
 	write_config("here", yaml);
 	kill(w.here, SIGHUP);
-	CU_ASSERT(waits_for_log(&w, "reloaded "));
+	CU_ASSERT(waits_for(&w, "here", "reloaded "));
 	CU_ASSERT(links(&w, "other"));
 	for (double until = now_s() + PATIENCE_S; now_s() < until;) {
 		if (ahp_connect(w.planner, "solver", 0, NULL, NULL) ==
@@ -531,12 +548,82 @@ static void reload(void)
 	end(&w);
 }
 
+/* ---- a request that is under way ------------------------------------------------------------- */
+
+/* The solver has it and has not answered yet. */
+static void begin_request(struct world *w, struct ahp_receipt *receipt,
+			  struct ahp_message *m)
+{
+	begin_there(w, false, "");
+	ahp_agent_close(w->solver);
+	w->solver = agent_open("solver", &(struct ahp_agent_options){
+						 .name_space = "there",
+						 .flags = AHP_EXPLICIT_ACK});
+	begin_here(w, "mode: auto");
+	CU_ASSERT(links(w, "solver"));
+	CU_ASSERT_EQUAL(agent_say(w->planner, "solver", "{}", receipt), 0);
+	CU_ASSERT_FATAL(receive(w, w->solver, m));
+	CU_ASSERT_EQUAL(ahp_status(w->planner, receipt), AVP_AGAIN);
+}
+
+static void end_request(struct world *w, struct ahp_receipt *receipt,
+			struct ahp_message *m)
+{
+	CU_ASSERT_EQUAL(ahp_accept(w->solver, m), 0);
+	ahp_release(w->solver, m);
+	CU_ASSERT_EQUAL(settled(w, receipt), 0);
+	end(w);
+}
+
+/* Also when its peer is not in the configuration any more. */
+static void reload_meanwhile(void)
+{
+	struct ahp_receipt receipt;
+	struct ahp_message m;
+	struct world w;
+
+	begin_request(&w, &receipt, &m);
+	write_config("here", "gateway: {log_level: debug}\n");
+	kill(w.here, SIGHUP);
+	kill(w.there, SIGHUP);
+	CU_ASSERT(waits_for(&w, "here", "reloaded "));
+	CU_ASSERT(waits_for(&w, "there", "reloaded "));
+	end_request(&w, &receipt, &m);
+}
+
+/* Whichever end is told to stop: it ends with 0, and the message has arrived. */
+static void drains_meanwhile(bool here)
+{
+	struct ahp_receipt receipt;
+	struct ahp_message m;
+	struct world w;
+
+	begin_request(&w, &receipt, &m);
+	kill(here ? w.here : w.there, SIGTERM);
+	CU_ASSERT(waits_for(&w, here ? "here" : "there", "draining"));
+	end_request(&w, &receipt, &m);
+}
+
+static void drain_meanwhile(void)
+{
+	drains_meanwhile(true);
+	drains_meanwhile(false);
+}
+
 int main(int argc, char **argv)
 {
-	static const struct test tests[] = {
-		TEST(certificates),	  TEST(tls_http2), TEST(tls_http1),
-		TEST(cleartext_http2),	  TEST(any_ids),   TEST(foreign_ids),
-		TEST(wrong_certificates), TEST(reload),	   {0}};
+	static const struct test tests[] = {TEST(certificates),
+					    TEST(tls_http2),
+					    TEST(tls_http1),
+					    TEST(cleartext_http2),
+					    TEST(any_ids),
+					    TEST(foreign_ids),
+					    TEST(wrong_certificates),
+					    TEST(client_certificates),
+					    TEST(reload),
+					    TEST(reload_meanwhile),
+					    TEST(drain_meanwhile),
+					    {0}};
 	const char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
 	char beside[PATH_MAX];
 
