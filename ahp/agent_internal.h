@@ -528,6 +528,8 @@ int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
 		  uint64_t align, uint32_t *body, struct avp_reason *why);
 void ahp__body_ref(struct ahp_agent *agent, uint32_t body);
 void ahp__body_unref(struct ahp_agent *agent, uint32_t body);
+/* Takes back what peers say that they do not need any more. */
+void ahp__bodies_collect(struct ahp_agent *agent);
 void ahp__bodies_free(struct ahp_agent *agent);
 
 #endif

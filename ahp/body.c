@@ -13,6 +13,7 @@
 #define TENSOR_ALIGN	   64
 #define LARGE_BYTES	   (2u << 20) /* from here on the data is page-aligned */
 #define LARGE_TENSOR_ALIGN 4096
+#define COLLECT_BYTES	   (1u << 20) /* of the window's several MiB */
 
 int ahp__pool_for(struct ahp_agent *agent, uint32_t uid,
 		  struct avp_reason *why)
@@ -59,13 +60,28 @@ static int more_bodies(struct ahp_agent *agent)
 	return 0;
 }
 
-/* Blocks that peers have given back and we have not noticed yet. */
-static void collect(struct ahp_agent *agent)
+void ahp__bodies_collect(struct ahp_agent *agent)
 {
 	for (uint32_t i = agent->ups; i-- > 0;)
 		if (i < agent->ups && agent->up[i]->state == LINK_UP &&
 		    agent->up[i]->lent_bytes)
 			ahp__acks_read(agent->up[i]);
+}
+
+/*
+ * Before each loan: what came with the peers' messages is here already. Their ack
+ * lines are asked only when there is much to be had: to read one that its owner
+ * has just written takes as long as the rest of a loan.
+ */
+static void collect_cheaply(struct ahp_agent *agent)
+{
+	for (struct ahp__link *l = agent->unsettled, *next; l; l = next) {
+		next = l->next_unsettled; /* a poisoned one leaves the list */
+		if (l->state == LINK_UP)
+			ahp__acks_enter(l);
+	}
+	if (agent->stats.bytes_lent >= COLLECT_BYTES)
+		ahp__bodies_collect(agent);
 }
 
 int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
@@ -74,12 +90,17 @@ int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
 	struct ahp__body *body;
 	int error;
 
-	collect(agent);
+	collect_cheaply(agent);
 	if (!agent->body_free && more_bodies(agent))
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for a loan");
 	body = &agent->body[agent->body_free];
 	error = avp_arena_alloc(agent->pool[pool].arena, bytes, align,
 				&body->block, why);
+	if (error) {
+		ahp__bodies_collect(agent);
+		error = avp_arena_alloc(agent->pool[pool].arena, bytes, align,
+					&body->block, why);
+	}
 	if (error)
 		return error;
 	*out = agent->body_free;

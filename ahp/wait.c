@@ -258,6 +258,7 @@ int ahp_agent_run(struct ahp_agent *agent, int64_t timeout_ns)
 	AHP_GUARD(agent);
 	agent->foreign = false;
 	ahp__agent_turn(agent, 0);
+	ahp__bodies_collect(agent);
 	disarm(agent);
 	ahp__agent_wait(agent, timeout_ns, run_news(agent), run_ready, agent);
 	return ahp__any_ready(agent);
