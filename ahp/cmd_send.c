@@ -7,12 +7,15 @@
 #include "ahp/cmd_agent.h"
 #include "shm/reason.h"
 
+#define LOOK_AGAIN_NS 5000000ll /* for an agent that is not there yet */
+
 enum wait_for { WAIT_NOT, WAIT_ACK, WAIT_RESULT };
 
 struct sender {
 	const char *target, *json, *frame_file, *model;
 	enum wait_for wait;
 	int64_t timeout_ns, end_ns;
+	bool patient; /* --timeout was given */
 	struct ahp_agent *agent;
 	struct ahp_outgoing out;
 	struct ahp_receipt receipt;
@@ -85,6 +88,7 @@ static int place_frame(struct sender *s, const struct avp_frame *frame,
 
 /* ---- sending --------------------------------------------------------------- */
 
+/* An agent that is not there (yet) is waited for if a time was given for that. */
 static int link_target(struct sender *s, struct avp_reason *why)
 {
 	int err;
@@ -94,7 +98,11 @@ static int link_target(struct sender *s, struct avp_reason *why)
 			return cmd_interrupted(why);
 		err = ahp_connect(s->agent, s->target, cmd_slice_ns(s->end_ns),
 				  &s->out.peer, why);
-	} while (err == AVP_TIMEOUT && cmd_slice_ns(s->end_ns));
+		if (err == AVP_AGENT_NOT_FOUND && s->patient)
+			ahp_agent_run(s->agent, LOOK_AGAIN_NS);
+	} while ((err == AVP_TIMEOUT ||
+		  (err == AVP_AGENT_NOT_FOUND && s->patient)) &&
+		 cmd_slice_ns(s->end_ns));
 	return err;
 }
 
@@ -114,7 +122,8 @@ static int publish(struct sender *s, const struct avp_frame *frame,
 {
 	int err = cmd_agent_open(&s->agent, why);
 
-	if (!err && s->timeout_ns == AHP_USUAL)
+	s->patient = s->timeout_ns != AHP_USUAL;
+	if (!err && !s->patient)
 		s->timeout_ns = cmd_configuration(why)->task_timeout_ns;
 	s->end_ns = cmd_end_ns(s->timeout_ns);
 	if (!err && s->model)
@@ -280,7 +289,7 @@ static int send_message(struct sender *s, struct avp_reason *why)
 	else if (s->wait == WAIT_RESULT)
 		err = wait_result(s, why);
 	/* It was sent: its id is told, however it went on. */
-	if (print_answer(s, err, (double)(cmd_now_ns() - start_ns) * 1e-9,
+	if (print_answer(s, err, (double)(cmd_now_ns() - start_ns) / 1e9,
 			 &unprinted) &&
 	    !err) {
 		*why = unprinted;
@@ -332,7 +341,8 @@ static int parse(struct sender *s, int argc, char **argv)
 		 "agent of another one does not get it"},
 		{"timeout", CMD_SECONDS, &s->timeout_ns, "SECONDS",
 		 "for all of it (the task_timeout of the\n"
-		 "configuration: 60)"},
+		 "configuration: 60); if given, an agent\n"
+		 "that is not there yet is waited for"},
 		{0},
 	};
 	int status = cmd_arguments(&page, options, &argc, argv);

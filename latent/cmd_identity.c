@@ -52,7 +52,7 @@ static int identity(const char *path, bool canonical, struct avp_reason *why)
 	struct cmd_file file = {0};
 	struct avp_config *c = NULL;
 	/* A byte more than is read: the config itself tells what is too long. */
-	int err = cmd_file_read(&file, path, AVP_CONFIG_BYTES + 1, why);
+	int err = cmd_file_read(&file, path, AVP_CONFIG_BYTES, why);
 
 	if (!err)
 		err = avp_config_open(&c, file.data, file.len, why);

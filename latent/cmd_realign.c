@@ -232,7 +232,7 @@ static int open_config(const char *dir, struct avp_config **c,
 
 	if (asprintf(&path, "%s/config.json", dir) < 0)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory");
-	err = cmd_file_read(&file, path, AVP_CONFIG_BYTES + 1, why);
+	err = cmd_file_read(&file, path, AVP_CONFIG_BYTES, why);
 	if (!err)
 		err = avp_config_open(c, file.data, file.len, why);
 	cmd_file_fini(&file);

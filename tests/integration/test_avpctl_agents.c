@@ -567,6 +567,25 @@ static void times_run_out(void)
 	CU_ASSERT(no_names());
 }
 
+static void absent_agents_are_waited_for(void)
+{
+	pid_t sender = TOOL_START("send", "send", "late", "--json", "{}",
+				  "--wait-ack", "--timeout", "60");
+	pid_t late;
+	char id[32];
+
+	snprintf(id, sizeof(id), "avpctl-%d", (int)sender);
+	await_agent(id); /* it looks for "late" now, or has looked */
+	late = start_receiver("late", "--count", "1");
+	CU_ASSERT_EQUAL(tool_finish(sender), 0);
+	CU_ASSERT_EQUAL(tool_finish(late), 0);
+	CU_ASSERT_EQUAL(RUN("send", "send", "late", "--json", "{}", "--timeout",
+			    "0.1"),
+			1);
+	complained("send", "avpctl: send: AGENT_NOT_FOUND: ");
+	CU_ASSERT(no_names());
+}
+
 static void signals_end_it_cleanly(void)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -811,6 +830,7 @@ int main(int argc, char **argv)
 		TEST(bad_bodies_are_shown_and_rejected),
 		TEST(results_are_waited_for),
 		TEST(times_run_out),
+		TEST(absent_agents_are_waited_for),
 		TEST(signals_end_it_cleanly),
 		TEST(a_name_is_held_once),
 		TEST(refusals_have_codes_and_statuses),
