@@ -87,3 +87,13 @@ double bench_ticks_per_ns(void)
 	}
 	return rate;
 }
+
+void bench_fill_long(uint8_t *p, uint64_t bytes, uint64_t stamp)
+{
+	bench_fill_words(p, bytes, stamp);
+}
+
+uint64_t bench_sum_long(const uint8_t *p, uint64_t bytes)
+{
+	return bench_sum_words(p, bytes);
+}
