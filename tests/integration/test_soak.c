@@ -64,7 +64,8 @@ static void report(const char *what, double began)
 		CU_ASSERT_PTR_NULL(tally[i].wrong);
 	CU_ASSERT_EQUAL(tally[0].late_wakes, 0);
 	CU_ASSERT_EQUAL(tally[1].late_wakes, 0);
-	CU_ASSERT(tally[0].rings && tally[1].rings);
+	/* Which side sleeps more is chance; that nobody ever slept is not. */
+	CU_ASSERT(tally[0].rings + tally[1].rings > 0);
 	printf("%s: %llu messages, %llu sleeps, %llu rings, %llu late, %.1f s"
 	       "%s%s\n",
 	       what,
