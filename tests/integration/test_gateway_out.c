@@ -573,7 +573,7 @@ static void huge_answer(void)
 	struct world w;
 
 	memset(line + strlen(line), 'x', 6000);
-	strcat(line, "\"}");
+	memcpy(line + strlen(line), "\"}", 3);
 	begin(&w, "", "max_retries: 0, answer: 4KiB");
 	w.script = script;
 	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);

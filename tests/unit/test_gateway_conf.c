@@ -237,7 +237,7 @@ static void example(void)
 		if (!strncmp(line, "  #  ", 5))
 			line[2] = ' ';
 		if ((p = strstr(line, ": []\n")))
-			strcpy(p, ":\n");
+			memcpy(p, ":\n", 3);
 		if ((p = strstr(line, ": /etc/avp/")))
 			snprintf(p, 600, ": %s\n", name);
 		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s", line);
