@@ -26,8 +26,8 @@ SAN      := $(SAN_$(VARIANT))
 
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
             -Wvla $(if $(CI),-Werror)
-CPPFLAGS_ = -D_GNU_SOURCE -DAVP_VERSION='"$(VERSION)"' -I$(B)/include \
-            -I$(B)/gen -I. $(CPPFLAGS)
+CPPFLAGS_ = -D_GNU_SOURCE -DAVP_BUILD -DAVP_VERSION='"$(VERSION)"' \
+            -I$(B)/include -I$(B)/gen -I. $(CPPFLAGS)
 CFLAGS_   = -std=c17 $(WARN) -fPIC -fvisibility=hidden \
             -fno-semantic-interposition -pthread $(SAN) $(CFLAGS)
 LDLIBS_   = -lprotobuf-c -lzstd -lz -lcrypto -luring -lyaml -lm -pthread

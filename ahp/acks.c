@@ -14,7 +14,6 @@
 #include "ring/lane_inline.h"
 #include "ring/ledger_inline.h"
 #include "ring/wake.h"
-#include "shm/reason.h"
 
 /* ---- the peer's acknowledgements ----------------------------------------- */
 

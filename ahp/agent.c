@@ -13,7 +13,6 @@
 #include "ahp/dedup.h"
 #include "ahp/retry.h"
 #include "shm/options.h"
-#include "shm/reason.h"
 
 #define ACCEPTS_PER_TURN 64
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "ahp/agent_internal.h"
-#include "shm/reason.h"
 
 #define TENSOR_ALIGN	   64
 #define LARGE_BYTES	   (2u << 20) /* from here on the data is page-aligned */

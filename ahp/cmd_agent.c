@@ -11,7 +11,6 @@
 
 #include "ahp/cmd_agent.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 #define SLICE_NS   100000000ll
 #define OPEN_TRIES 16

@@ -5,7 +5,6 @@
 
 #include "ahp/cmd_bench.h"
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 #define BYTES_MIN    16
 #define BYTES_MAX    (3ull << 30) /* what one frame can hold, and room for it */

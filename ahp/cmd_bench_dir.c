@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "ahp/cmd_bench.h"
-#include "shm/reason.h"
 
 #define TREE_FDS 8
 

@@ -6,7 +6,6 @@
 #include <avp/dlq.h>
 
 #include "ahp/cmd_agent.h"
-#include "shm/reason.h"
 
 struct request {
 	const char *what, *agent, *message, *to;

@@ -4,7 +4,6 @@
 
 #include "codec/json_internal.h"
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 #define INPUT_MAX ((uint64_t)16 << 20)
 

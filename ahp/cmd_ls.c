@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "ahp/cmd_agent.h"
-#include "shm/reason.h"
 
 struct listing {
 	struct avp_json_writer w;

@@ -12,7 +12,6 @@
 
 #include "ahp/cmd_agent.h"
 #include "ahp/cmd_path.h"
-#include "shm/reason.h"
 
 #define MEASURE_NS  150000000ll /* each of the two */
 #define PATIENCE_NS 5000000000ll

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "ahp/cmd_agent.h"
-#include "shm/reason.h"
 
 struct receiver {
 	const char *id, *out_dir, *model;

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "ahp/cmd_agent.h"
-#include "shm/reason.h"
 
 #define LOOK_AGAIN_NS 5000000ll /* for an agent that is not there yet */
 

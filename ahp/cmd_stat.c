@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "ahp/cmd_agent.h"
-#include "shm/reason.h"
 
 struct wanted {
 	const char *id;

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "ahp/cmd_agent.h"
-#include "shm/reason.h"
 
 #define INTERVAL_NS 1000000000ll
 #define SHORTEST_NS 100000000ll /* agents write their counters that often */

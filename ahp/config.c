@@ -11,7 +11,6 @@
 
 #include "ahp/config_table.h"
 #include "ahp/dedup.h"
-#include "shm/reason.h"
 
 #define SECOND	  UINT64_C(1000000000)
 #define DAY	  (86400 * SECOND)

@@ -16,7 +16,6 @@
 #include <avp/config.h>
 
 #include "ahp/config_table.h"
-#include "shm/reason.h"
 
 #define SHOWN 40 /* of a text that is quoted in an error */
 

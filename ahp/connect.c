@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "ahp/agent_internal.h"
-#include "shm/reason.h"
 
 #define DUPLICATE_PAUSE_NS 10000000ll /* the other's connection is coming */
 

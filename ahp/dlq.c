@@ -11,7 +11,6 @@
 #include <openssl/sha.h>
 
 #include "ahp/dlq_internal.h"
-#include "shm/reason.h"
 
 #define HEAD sizeof(struct journal_record)
 

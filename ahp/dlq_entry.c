@@ -7,7 +7,6 @@
 
 #include "ahp/dlq_internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 /* A payload at the JSON reader's own depth has two levels around it here. */
 #define ENTRY_DEPTH AVP_JSON_DEPTH_CAP

@@ -14,7 +14,6 @@
 #include <zlib.h>
 
 #include "ahp/dlq_journal.h"
-#include "shm/reason.h"
 
 #define CHUNK_BYTES (64u << 10) /* read at a time */
 

@@ -13,7 +13,6 @@
 
 #include "ahp/dlq_internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 #define KV_HEADER_BYTES 17    /* AVP.md: in front of the tensors */
 #define HEAD_GUESS	4096u /* header and metadata of nearly every frame */

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "ahp/dlq_internal.h"
-#include "shm/reason.h"
 
 /* Holes smaller than this are not worth a rewriting. */
 #define HOLES_MIN (64u << 10)

@@ -4,7 +4,6 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/leader_internal.h"
-#include "shm/reason.h"
 
 #define EVENTS_MAX 65536
 

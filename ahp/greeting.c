@@ -15,7 +15,6 @@
 #include "ahp/agent_internal.h"
 #include "ahp/link.h"
 #include "ahp/retry.h"
-#include "shm/reason.h"
 
 /* ---- Hello ------------------------------------------------------------------- */
 

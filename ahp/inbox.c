@@ -8,7 +8,6 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/leader_internal.h"
-#include "shm/reason.h"
 
 /* A message and its place among those put aside, or among the spare ones. */
 struct letter {

@@ -7,7 +7,6 @@
 #include <avp/message.h>
 
 #include "ahp/pystr.h"
-#include "shm/reason.h"
 
 /* Kept free, and what there must at least be for a context. */
 enum { MARGIN = 50, CONTEXT_LEAST = 100 };

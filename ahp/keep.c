@@ -15,7 +15,6 @@
 #include "ahp/agent_internal.h"
 #include "ahp/dlq_internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 #define PAYLOAD_MAX (1u << 20) /* longer JSON is kept as a body, not parsed */
 

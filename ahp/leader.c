@@ -10,7 +10,6 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/leader_internal.h"
-#include "shm/reason.h"
 
 #define BUCKETS	    4096
 #define SLICE_NS    20000000ll	 /* between two looks at events and deadlines */

@@ -15,7 +15,6 @@
 #include "ahp/link.h"
 #include "ahp/retry.h"
 #include "ring/lane_inline.h"
-#include "shm/reason.h"
 
 /* ---- making and freeing ------------------------------------------------------ */
 

@@ -2,8 +2,6 @@
 /* The JSON form of AHP messages: the nine keys, payloads, errors. */
 #include <avp/message.h>
 
-#include "shm/reason.h"
-
 static const char *const method_names[] = {
 	[AHP_TASK] = "TASK",
 	[AHP_ACK] = "ACK",

@@ -9,7 +9,6 @@
 
 #include "ahp/agent_internal.h"
 #include "latent/contradict.h"
-#include "shm/reason.h"
 
 static void copy_text(char *to, size_t cap, struct avp_str from)
 {

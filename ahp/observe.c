@@ -11,7 +11,6 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/rendezvous.h"
-#include "shm/reason.h"
 
 /* An agent beats whenever it is called; after this without, it is "stuck". */
 #define STUCK_NS 60000000000ll

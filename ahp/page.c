@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "ahp/agent_internal.h"
-#include "shm/reason.h"
 
 #define BEAT_EVERY_NS 100000000ll
 #define WRITE_IDLE_NS 1000000000ll /* when there is nothing new to tell */

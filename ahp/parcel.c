@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "ahp/retry.h"
-#include "shm/reason.h"
 
 static void timer_ready(struct avp_watch *watch, uint32_t events)
 {

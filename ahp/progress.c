@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "ahp/agent_internal.h"
-#include "shm/reason.h"
 
 #define AWAY_NS 10000000ll
 

@@ -6,7 +6,6 @@
 #include "ahp/agent_internal.h"
 #include "codec/frame_memo_inline.h"
 #include "ring/lane_inline.h"
-#include "shm/reason.h"
 
 #define TURN_EVERY  256 /* messages between two looks at the sockets */
 #define FIRST_SPINS 64	/* an answer that is under way comes within these */

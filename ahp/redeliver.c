@@ -7,7 +7,6 @@
 
 #include "ahp/retry.h"
 #include "ring/wake.h"
-#include "shm/reason.h"
 
 static bool has_room(const struct ahp__link *link, uint64_t lent_bytes)
 {

@@ -26,7 +26,6 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/rendezvous.h"
-#include "shm/reason.h"
 
 bool ahp__id_ok(const char *id)
 {

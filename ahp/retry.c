@@ -4,7 +4,6 @@
 #include <sys/timerfd.h>
 
 #include "ahp/retry.h"
-#include "shm/reason.h"
 
 int64_t ahp__backoff_ns(int64_t delay_ns, uint32_t retry, uint32_t random)
 {

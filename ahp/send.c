@@ -6,7 +6,6 @@
 #include "ring/lane_inline.h"
 #include "ring/ledger_inline.h"
 #include "ring/wake.h"
-#include "shm/reason.h"
 
 /* What payload_length can say, with any template's metadata. */
 #define FRAME_PAYLOAD_MAX   (UINT32_MAX - AVP_FRAME_TEMPLATE_BYTES)

@@ -10,8 +10,6 @@
 
 #include <avp/message.h>
 
-#include "shm/reason.h"
-
 enum { BUCKETS = 1024 };
 
 struct entry {

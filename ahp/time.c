@@ -10,8 +10,6 @@
 
 #include <avp/message.h>
 
-#include "shm/reason.h"
-
 /* A part of the text; reading behind its end gives NUL. */
 struct part {
 	const char *s;

@@ -5,8 +5,6 @@
 
 #include <avp/message.h>
 
-#include "shm/reason.h"
-
 struct account {
 	struct avp_str agent; /* ours */
 	int64_t limit;	      /* -1: the default one */

@@ -14,7 +14,6 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/dedup.h"
-#include "shm/reason.h"
 
 #define DEDUP_IDS 65536 /* the default */
 

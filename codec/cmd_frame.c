@@ -5,7 +5,6 @@
 #include <avp/codec.h>
 
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 #define LIST_MAX ((uint64_t)64 << 20)
 

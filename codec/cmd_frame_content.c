@@ -6,7 +6,6 @@
 
 #include "codec/internal.h"
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 void cmd_content_fini(struct cmd_content *c)
 {

@@ -6,7 +6,6 @@
 #include <avp/codec.h>
 
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 #define JSON_MAX ((uint64_t)64 << 20)
 

@@ -3,7 +3,6 @@
 #include "codec/internal.h"
 #include "codec/wire.h"
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 /* What may follow a frame in a stream, which has no size to look up. */
 #define BEHIND_MAX ((uint64_t)1 << 20)

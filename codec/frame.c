@@ -4,7 +4,6 @@
 
 #include "codec/internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 static const struct avp_str zstd_name = {"zstd", 4};
 

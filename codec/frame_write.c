@@ -5,7 +5,6 @@
 
 #include "codec/internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 uint32_t avp_crc32(const void *bytes, size_t len)
 {

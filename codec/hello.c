@@ -5,8 +5,6 @@
 
 #include <avp/hello.h>
 
-#include "shm/reason.h"
-
 static const struct avp_str empty_object = {"{}", 2};
 
 /* A count of the model: what the frame's metadata and a KV header can hold. */

@@ -9,7 +9,6 @@
 #include <avp/codec.h>
 
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 static int no_payload(struct avp_reason *why)
 {

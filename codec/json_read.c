@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "codec/json_internal.h"
-#include "shm/reason.h"
 
 struct frame {
 	uint32_t node, last; /* the open container, its last child */

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "codec/json_internal.h"
-#include "shm/reason.h"
 
 static const char *const type_names[] = {
 	"null",	    "a boolean", "an integer", "a number",

@@ -11,7 +11,6 @@
 #include "avp.pb-c.h"
 #include "codec/internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 typedef Avp__Pb__FallbackRequest pb_fallback;
 typedef Avp__Pb__TransmitResponse pb_response;

@@ -7,7 +7,6 @@
 
 #include "codec/internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 #define VARINT(field)  AVP__TAG(field, AVP__VARINT)
 #define LEN(field)     AVP__TAG(field, AVP__LEN)

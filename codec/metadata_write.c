@@ -11,7 +11,6 @@
 #include "codec/internal.h"
 #include "codec/json_internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 /* ---- extra -------------------------------------------------------------- */
 

@@ -12,7 +12,6 @@
 
 #include "codec/internal.h"
 #include "codec/wire.h"
-#include "shm/reason.h"
 
 struct avp_zstd {
 	ZSTD_CCtx *compress;

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "gateway/gateway.h"
-#include "shm/reason.h"
 
 #define MESSAGES_PER_TURN 64
 

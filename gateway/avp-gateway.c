@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "gateway/gateway.h"
-#include "shm/reason.h"
 
 #define SECOND	 INT64_C(1000000000)
 #define BEAT_NS	 (SECOND / 10) /* proxies are looked at, for their heartbeat */

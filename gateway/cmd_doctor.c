@@ -22,7 +22,6 @@
 #include "ahp/cmd_path.h"
 #include "gateway/cmd.h"
 #include "ring/bell.h"
-#include "shm/reason.h"
 
 /* Newer than Debian 12's headers. */
 #ifndef SO_PEERPIDFD

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 /* What is asked of a stream at first: most frames' heads, in one call. */
 #define FIRST_READ 4096

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 static bool reader_is_gone; /* of stdout: EPIPE was met */
 static bool die_of_pipes;   /* as nobody told us to ignore SIGPIPE */

@@ -9,7 +9,6 @@
 
 #include "codec/wire.h"
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 #define SECONDS_MAX 1e9 /* some 30 years; more would not fit nanoseconds */
 

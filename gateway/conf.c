@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "gateway/conf_internal.h"
-#include "shm/reason.h"
 
 #define MS	  INT64_C(1000000)
 #define SECOND	  (1000 * MS)

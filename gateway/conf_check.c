@@ -11,7 +11,6 @@
 #include <openssl/evp.h>
 
 #include "gateway/conf_internal.h"
-#include "shm/reason.h"
 
 #define TOKEN_MAX 4096 /* of a token's bytes: headers have a limit */
 

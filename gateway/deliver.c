@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "gateway/serve.h"
-#include "shm/reason.h"
 
 #define LINK_NS	 1000000ll   /* between two looks for a link */
 #define WATCH_NS 250000000ll /* between two looks at who works on a RESULT */

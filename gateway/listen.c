@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "gateway/serve.h"
-#include "shm/reason.h"
 
 #define ACCEPTS_A_TURN 64
 /* nghttp2 takes no larger header, nor http_parser one of over 80 KiB. */

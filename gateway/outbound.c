@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "gateway/outbound.h"
-#include "shm/reason.h"
 
 #define MS	   INT64_C(1000000)
 #define REOPEN_NS  (1000 * MS) /* a name that somebody else holds */

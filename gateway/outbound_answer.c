@@ -6,7 +6,6 @@
 #include <strings.h>
 
 #include "gateway/outbound.h"
-#include "shm/reason.h"
 
 #define SHOWN 100 /* of a text of the peer's, in a reason */
 

@@ -11,7 +11,6 @@
 #include <time.h>
 
 #include "gateway/outbound.h"
-#include "shm/reason.h"
 
 #define TEXT_MAX (UINT64_C(64) << 20) /* of what has to be copied to be read */
 #define HEAD_MAX 131072

@@ -6,7 +6,6 @@
 #include <strings.h>
 
 #include "gateway/outbound.h"
-#include "shm/reason.h"
 
 #define MS	     INT64_C(1000000)
 #define SMALL_BYTES  65536   /* header and body in one write */

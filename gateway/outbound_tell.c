@@ -5,7 +5,6 @@
 
 #include "ahp/dlq_internal.h"
 #include "gateway/outbound.h"
-#include "shm/reason.h"
 
 #define MS	  INT64_C(1000000)
 #define COMMIT_NS (10 * MS) /* letters that come together share an fdatasync */

@@ -8,7 +8,6 @@
 
 #include "gateway/outbound.h"
 #include "latent/contradict.h"
-#include "shm/reason.h"
 
 #define JSON_MAX (1u << 20) /* of a handshake's answer */
 

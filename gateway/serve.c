@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "gateway/serve.h"
-#include "shm/reason.h"
 
 #define JSON "application/json"
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "gateway/serve.h"
-#include "shm/reason.h"
 
 /* As on a link between two agents of this host. */
 #define METADATA_MAX 65536

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "gateway/conn.h"
-#include "shm/reason.h"
 
 /* The server's preference, in ALPN's form: a length before each name. */
 static const unsigned char alpn[] = "\x02h2\x08http/1.1";

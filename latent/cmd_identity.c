@@ -6,7 +6,6 @@
 #include <avp/latent.h>
 
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 /* One line, whatever is missing. */
 static void warn_missing(const struct avp_config *c)

@@ -8,7 +8,6 @@
 #include "codec/wire.h"
 #include "gateway/cmd.h"
 #include "latent/sha256.h"
-#include "shm/reason.h"
 
 /* What was read, and the payload in it or expanded from it. */
 struct input {

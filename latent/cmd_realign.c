@@ -14,7 +14,6 @@
 #include <avp/latent.h>
 
 #include "gateway/cmd.h"
-#include "shm/reason.h"
 
 /* Silent for the first second, then a line a second. */
 struct progress {

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "latent/weights.h"
-#include "shm/reason.h"
 
 int avp__file_failed(const char *path, struct avp_reason *why)
 {

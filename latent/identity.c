@@ -6,7 +6,6 @@
 #include <avp/latent.h>
 
 #include "latent/sha256.h"
-#include "shm/reason.h"
 
 #define MAX_MISSING 6
 

@@ -4,8 +4,6 @@
 
 #include <avp/latent.h>
 
-#include "shm/reason.h"
-
 /* What vector code and the arena agree on for the first tensor. */
 #define ALIGNMENT 64
 

@@ -5,8 +5,6 @@
  */
 #include <avp/latent.h>
 
-#include "shm/reason.h"
-
 static struct avp_kv_pages with_defaults(const struct avp_kv *kv,
 					 const struct avp_kv_pages *given)
 {

@@ -9,7 +9,6 @@
 #include <avp/latent.h>
 
 #include "latent/shown.h"
-#include "shm/reason.h"
 
 /* What payload_length can say, less room for the metadata beside the tensors. */
 #define FRAME_BYTES (UINT32_MAX - (64u << 10))

@@ -18,7 +18,6 @@
 #include <avp/latent.h>
 
 #include "latent/realign_rows.h"
-#include "shm/reason.h"
 
 #define TOKENS 1024 /* in a block: 4 MiB of a 1024-wide model, in the caches */
 #define ROWS   128  /* states at a time; enough for BLAS to be at its best */

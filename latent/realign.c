@@ -19,7 +19,6 @@
 #include <avp/latent.h>
 
 #include "latent/realign_rows.h"
-#include "shm/reason.h"
 
 /* Of each input in float32 at a time: long enough for BLAS to be at its best,
  * and for 16-bit inputs all that is ever widened. */

@@ -8,7 +8,6 @@
 #include <avp/latent.h>
 
 #include "latent/realign_rows.h"
-#include "shm/reason.h"
 
 /* Of scratch for rows that are not float32. */
 #define SCRATCH_BYTES (1u << 20)

@@ -14,7 +14,6 @@
 
 #include "latent/realign_pickle.h"
 #include "latent/realign_zip.h"
-#include "shm/reason.h"
 
 #define HASH_DIGITS 64
 #define SUFFIX	    ".tmp"

@@ -5,8 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "shm/reason.h"
-
 /* Such a dictionary makes some 40 values, 10 deep; all bounds are generous. */
 #define MAX_VALUES 256
 #define MAX_STACK  64

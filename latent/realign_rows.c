@@ -3,8 +3,6 @@
 
 #include <limits.h>
 
-#include "shm/reason.h"
-
 int avp__rows_check(const struct avp_tensor *t, const char *name,
 		    struct avp_reason *why)
 {

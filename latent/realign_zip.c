@@ -7,8 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "shm/reason.h"
-
 #define LOCAL_SIGNATURE	    0x04034b50u
 #define CENTRAL_SIGNATURE   0x02014b50u
 #define END_SIGNATURE	    0x06054b50u

@@ -8,7 +8,6 @@
 
 #include "latent/contradict.h"
 #include "latent/shown.h"
-#include "shm/reason.h"
 
 __attribute__((format(printf, 2, 3))) static void because(
 	struct avp_resolution *r, const char *format, ...)

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "latent/weights.h"
-#include "shm/reason.h"
 
 #define LENGTH_BYTES 8
 #define NO_DTYPE     UINT32_MAX

@@ -4,8 +4,6 @@
 
 #include <avp/latent.h>
 
-#include "shm/reason.h"
-
 int avp_tensor_init(struct avp_tensor *t, const void *data, uint32_t dtype,
 		    uint32_t rank, const uint64_t *shape)
 {

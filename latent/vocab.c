@@ -6,7 +6,6 @@
 #include <avp/latent.h>
 
 #include "latent/sha256.h"
-#include "shm/reason.h"
 
 struct token {
 	struct avp_str text; /* in the document */

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "latent/weights.h"
-#include "shm/reason.h"
 
 #define INDEX_BYTES AVP_WEIGHTS_HEADER_BYTES
 #define INDEX_NAME  "model.safetensors.index.json"

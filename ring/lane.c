@@ -29,7 +29,6 @@
 #include <avp/ring.h>
 
 #include "ring/lane_inline.h"
-#include "shm/reason.h"
 
 #define DEFAULT_SLOTS 1024
 #define COLOUR_BYTES  4096 /* room for the coloured start of the slots */

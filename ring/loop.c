@@ -12,7 +12,6 @@
 #include <sys/stat.h>
 
 #include "ring/loop_internal.h"
-#include "shm/reason.h"
 
 static_assert(POLLIN == 1 && POLLOUT == 4 && EPOLLIN == 1 && EPOLLOUT == 4,
 	      "avp__loop_mask()");

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "ring/loop_internal.h"
-#include "shm/reason.h"
 
 #define BATCH 64 /* events taken from the kernel at once */
 

@@ -34,7 +34,6 @@
 
 #include "ring/bell.h"
 #include "ring/loop_internal.h"
-#include "shm/reason.h"
 
 #define SQ_ENTRIES 256	/* polls that go to the kernel at once */
 #define CQ_ENTRIES 4096 /* more overflow into the kernel's own list: slower */

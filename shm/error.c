@@ -4,8 +4,6 @@
 
 #include <avp/error.h>
 
-#include "shm/reason.h"
-
 struct entry {
 	int code;
 	const char *name, *text;

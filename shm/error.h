@@ -86,6 +86,16 @@ const char *avp_error_name(int code);
 const char *avp_error_text(int code);
 
 #pragma GCC visibility pop
+
+#ifdef AVP_BUILD
+/*
+ * For the files of this tree alone, which are built with -DAVP_BUILD; no library
+ * exports it. Fills why, if it is not NULL, and returns code, so that a failure
+ * is one line: return avp__fail(why, AVP_TOO_LARGE, "%zu bytes are over ...", n);
+ */
+__attribute__((format(printf, 3, 4), cold)) int
+avp__fail(struct avp_reason *why, int code, const char *format, ...);
+#endif
 #ifdef __cplusplus
 }
 #endif

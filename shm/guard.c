@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "shm/guard.h"
-#include "shm/reason.h"
 
 int avp__fork_guard_init(struct avp__fork_guard *guard, struct avp_reason *why)
 {

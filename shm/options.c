@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "shm/options.h"
-#include "shm/reason.h"
 
 struct head {
 	uint32_t size, flags;

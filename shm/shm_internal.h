@@ -7,8 +7,6 @@
 
 #include <avp/shm.h>
 
-#include "shm/reason.h"
-
 #define AVP__HUGE_BYTES (UINT64_C(2) << 20)
 
 /* The seals of every segment: the peer cannot write, nobody can resize, and

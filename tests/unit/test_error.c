@@ -3,7 +3,6 @@
 
 #include <avp/error.h>
 
-#include "shm/reason.h"
 #include "tests/harness.h"
 
 static void names(void)
