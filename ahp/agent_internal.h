@@ -130,6 +130,7 @@ struct ahp__link {
 	uint8_t agent_epoch[16];
 	int64_t since_ns;    /* when it was made: for time-outs */
 	uint32_t generation; /* of the peer */
+	uint32_t up_at;	     /* its place in the agent's, while it is polled */
 
 	struct avp_lane_tx tx;
 	struct avp_lane_rx rx;
@@ -186,6 +187,12 @@ struct ahp__link {
 	struct avp_resolution resolution;
 };
 
+/* A polled link's next message is there when this word is `next`. */
+struct ahp__look {
+	const _Atomic uint64_t *word;
+	uint64_t next;
+};
+
 struct ahp_agent {
 	struct avp__fork_guard guard;
 	/* Zero there bars calls: the guard's cookie, but for callbacks. */
@@ -229,7 +236,8 @@ struct ahp_agent {
 	uint32_t links;
 
 	struct ahp__link *up[LINKS_MAX]; /* up or draining: these are polled */
-	uint32_t ups, first, turn;
+	struct ahp__look look[LINKS_MAX]; /* of each, as up.c says */
+	uint32_t ups, draining, first, turn;
 	struct ahp__link *speaker; /* up[first] while it has budget, or NULL */
 	int64_t budget; /* of up[first], before the next one's turn */
 	bool idle_due;	/* one was spent: look at one idle link */
@@ -334,9 +342,6 @@ static inline void ahp__unsettle(struct ahp__link *link)
 	link->agent->unsettled = link;
 }
 
-/* Is a message there? */
-bool ahp__any_ready(const struct ahp_agent *agent);
-
 /* What a bell may be rung for, and a waiter waits for. */
 enum ahp__news { NEWS_MESSAGES = 1, NEWS_ACKS = 2 };
 
@@ -359,6 +364,21 @@ int64_t ahp__spin_next(int64_t spin_ns, int64_t longest_ns, int64_t waited_ns,
 
 /* Are we called from within a callback of the agent's own loop? */
 bool ahp__agent_in_callback(const struct ahp_agent *agent);
+
+/* ---- up.c -------------------------------------------------------------------- */
+
+/* From now on it is polled; no more, if it was. */
+void ahp__up_add(struct ahp__link *link);
+bool ahp__up_remove(struct ahp__link *link);
+void ahp__up_swap(struct ahp_agent *agent, uint32_t a, uint32_t b);
+/* A message was taken from it since: looks at the next one's word. */
+void ahp__up_taken(struct ahp__link *link);
+
+/*
+ * Is a message there? Only after ahp__settle_all(), which follows what was taken.
+ * One load for each link, and that is the look before a sleep.
+ */
+bool ahp__any_ready(struct ahp_agent *agent);
 
 /* ---- send.c ------------------------------------------------------------------ */
 

@@ -80,7 +80,8 @@ bool ahp__event_ready(struct ahp_agent *agent)
 		return false;
 
 	for (uint32_t i = agent->ups; !e->count && i-- > 0;)
-		if (i < agent->ups && agent->up[i]->state == LINK_UP)
+		if (i < agent->ups && agent->up[i]->state == LINK_UP &&
+		    avp_ledger_outstanding(agent->up[i]->ledger))
 			ahp__acks_read(agent->up[i]);
 	return e->count;
 }

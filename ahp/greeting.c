@@ -257,7 +257,7 @@ void ahp__greeting_share(struct ahp__link *link, const int *fds, unsigned n)
 	link->state = LINK_UP;
 	link->source = link->peer->id;
 	link->number = link->peer->number;
-	agent->up[agent->ups++] = link;
+	ahp__up_add(link);
 	ahp__logf(agent, AHP_LOG_INFO, 0, "linked to %s (pid %d)",
 		  link->peer->id, link->who.pid);
 	ahp__retry_link_up(link);

@@ -133,17 +133,9 @@ static void forget_unsettled(struct ahp__link *link)
 
 static void leave_up(struct ahp__link *link)
 {
-	struct ahp_agent *agent = link->agent;
-
 	forget_unsettled(link);
-	for (uint32_t i = 0; i < agent->ups; i++)
-		if (agent->up[i] == link) {
-			agent->up[i] = agent->up[--agent->ups];
-			agent->first = agent->turn = 0;
-			agent->speaker = NULL;
-			agent->budget = BURST_MESSAGES;
-			return;
-		}
+	if (ahp__up_remove(link))
+		link->agent->draining -= link->state == LINK_DRAINING;
 }
 
 static void close_socket(struct ahp__link *link)
@@ -343,6 +335,7 @@ void ahp__link_hang_up(struct ahp__link *link)
 	if (link->state == LINK_UP) {
 		close_socket(link);
 		link->state = LINK_DRAINING;
+		link->agent->draining++;
 		link->plain_room = 0;
 	} else {
 		ahp__link_finish(link);

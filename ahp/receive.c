@@ -360,8 +360,7 @@ __attribute__((noinline)) static int take_idle(struct ahp_agent *agent, struct a
 
 	if (!avp_lane_ready(&link->rx) && link->state == LINK_UP)
 		return 0;
-	agent->up[at] = agent->up[to];
-	agent->up[to] = link;
+	ahp__up_swap(agent, at, to);
 	return take_from(link, m);
 }
 

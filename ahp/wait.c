@@ -16,14 +16,6 @@
 
 /* ---- turns ------------------------------------------------------------------- */
 
-bool ahp__any_ready(const struct ahp_agent *agent)
-{
-	for (uint32_t i = 0; i < agent->ups; i++)
-		if (avp_lane_ready(&agent->up[i]->rx))
-			return true;
-	return false;
-}
-
 void ahp__settle_all(struct ahp_agent *agent)
 {
 	while (agent->unsettled) {
@@ -31,6 +23,7 @@ void ahp__settle_all(struct ahp_agent *agent)
 
 		agent->unsettled = link->next_unsettled;
 		link->unsettled = false;
+		ahp__up_taken(link);
 		if (link->unflushed)
 			ahp__acks_flush(link);
 		if (link->heard)
@@ -41,7 +34,7 @@ void ahp__settle_all(struct ahp_agent *agent)
 /* Links that hung up and have been read to their end. */
 static void reap(struct ahp_agent *agent)
 {
-	for (uint32_t i = agent->ups; i-- > 0;)
+	for (uint32_t i = agent->ups; agent->draining && i-- > 0;)
 		if (i < agent->ups && agent->up[i]->state == LINK_DRAINING &&
 		    !avp_lane_ready(&agent->up[i]->rx))
 			ahp__link_finish(agent->up[i]);
