@@ -171,6 +171,7 @@ void avp_buf_fini(struct avp_buf *buf);
 #define AVP_JSON_COMPACT   1u /* "," and ":" */
 #define AVP_JSON_UTF8	   2u /* text as it is; lone surrogates still escaped */
 #define AVP_JSON_SORTED	   4u /* avp_json_put(): members by code point */
+#define AVP_JSON_AS_READ   8u /* avp_json_put(): 1e400 and 1.50 stay that */
 #define AVP_JSON_CANONICAL (AVP_JSON_COMPACT | AVP_JSON_SORTED) /* hashes */
 #define AVP_JSON_HTTP	   (AVP_JSON_COMPACT | AVP_JSON_UTF8)	/* bodies */
 

@@ -305,7 +305,12 @@ static void put_float(struct avp_json_writer *w, const struct avp_json *value)
 {
 	double number;
 
-	if (!avp_json_double(value, &number))
+	if (w->style & AVP_JSON_AS_READ)
+		avp_json_put_raw(
+			w,
+			(struct avp_str){avp__json_doc(value)->text + value->a,
+					 value->n});
+	else if (!avp_json_double(value, &number))
 		avp_json_put_double(w, number);
 }
 

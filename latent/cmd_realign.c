@@ -137,11 +137,9 @@ static void warn_zeros(const struct avp_realign_matrix *m)
 		i++;
 	if (i < count)
 		return;
-	fprintf(stderr,
-		"avpctl: realign compute: warning: W has nothing but zeros, as "
-		"%s; is the file damaged?\n",
-		m->target_norm == 0 ? "the input embeddings have"
-				    : "when lm_head has");
+	fputs("avpctl: realign compute: warning: W has nothing but zeros, as "
+	      "when lm_head has; is the file damaged?\n",
+	      stderr);
 }
 
 static int compute(const struct request *q, const struct avp_tensor *e_in,

@@ -520,9 +520,9 @@ struct avp_realign_result {
  *
  * 0; AVP_SHAPE_MISMATCH for unequal or unusable shapes; AVP_BAD_DTYPE;
  * AVP_TOO_LARGE over AVP_REALIGN_DIM; AVP_DESERIALIZATION_ERROR if the weights
- * hold NaN or infinity, or no lambda up to the Gram matrix's own size makes it
- * positive definite; AVP_USAGE; AVP_NO_MEMORY. W is then in no particular
- * state.
+ * hold NaN or infinity, if E_in's are so small that target_norm is 0, to which no
+ * state can be scaled, or if no lambda up to the Gram matrix's own size makes it
+ * positive definite; AVP_USAGE; AVP_NO_MEMORY. W is then in no particular state.
  */
 int avp_realign_compute(const struct avp_tensor *e_in,
 			const struct avp_tensor *e_out,

@@ -215,6 +215,13 @@ static int compute(struct problem *p, struct avp_realign_result *result,
 				 "squares do not fit float32",
 				 isfinite(norm) ? "lm_head's rows"
 						: "the input embeddings");
+	if ((float)norm <= 0)
+		return avp__fail(why, AVP_DESERIALIZATION_ERROR,
+				 "the input embeddings hold nothing but zeros, "
+				 "or numbers near to that: their mean norm is "
+				 "%g, and no state can be scaled to it; is the "
+				 "file damaged?",
+				 norm);
 	result->target_norm = (float)norm;
 	return solve(p, result, why);
 }

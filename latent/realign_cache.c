@@ -374,8 +374,8 @@ static int read_matrix(const struct avp__zip *z, struct avp_realign_matrix *m,
 	if (!err && p.norm_is_tensor)
 		err = read_tensor(z, prefix, &p.norm, 1, 1, &made.target_norm,
 				  why);
-	if (!err && !(made.target_norm >= 0 && isfinite(made.target_norm)))
-		err = damaged(why, "target_norm is not a length");
+	if (!err && !(made.target_norm > 0 && isfinite(made.target_norm)))
+		err = damaged(why, "target_norm is not a length above 0");
 	if (err)
 		avp_realign_matrix_fini(&made);
 	else

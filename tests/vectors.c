@@ -108,6 +108,27 @@ uint32_t vectors_count(const char *kind)
 	return avp_json_count(avp_json_get(index_cases(), kind));
 }
 
+bool vectors_are_ours(void)
+{
+	return case_is(vectors_root(), "set", "open");
+}
+
+bool vectors_refused(const struct avp_json *c)
+{
+	char line[256], id[64];
+	struct avp_str want = case_str(c, "id");
+	FILE *f = fopen("tests/refused.txt", "re");
+	bool found = !vectors_are_ours();
+
+	if (!f)
+		die("cannot read tests/refused.txt");
+	while (!found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "%63s", id) == 1 &&
+			avp_str_equal(want, avp_str_of(id));
+	fclose(f);
+	return found;
+}
+
 bool vectors_check(const struct avp_json *c, bool holds, const char *condition,
 		   const char *file, unsigned line)
 {

@@ -33,6 +33,22 @@ const struct avp_json *vectors_root(void);
 /* How many cases of that kind there are. */
 uint32_t vectors_count(const char *kind);
 
+/*
+ * The set is the one of this tree, not another that $AVP_VECTORS names: for it
+ * alone lists and counts of cases hold.
+ */
+bool vectors_are_ours(void);
+
+/* There are so many of that kind, if the set is ours. */
+#define VECTORS(kind, count) \
+	CU_ASSERT(!vectors_are_ours() || vectors_count(kind) == (count))
+
+/*
+ * tests/refused.txt lists the case: the reference accepts it and we refuse it,
+ * for the reason that stands there. Of a set that is not ours any may be.
+ */
+bool vectors_refused(const struct avp_json *c);
+
 /* CU_ASSERT that names the case (an object with an id) when it fails. */
 #define CASE(c, condition) \
 	vectors_check((c), (condition), #condition, __FILE__, __LINE__)

@@ -132,6 +132,26 @@ static void many(void)
 	bytes_free(&out);
 }
 
+/* A script finds its own id again, though no double may hold it. */
+static void ids_are_echoed_as_written(void)
+{
+	static const char *const ids[] = {
+		"1e400",  "-1e400", "1.50", "1e-400",
+		"[1.0E5,{\"a\":-0.0}]", "123456789012345678901234567890"};
+	char list[1024], want[64];
+	size_t n = 0;
+
+	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
+		n += (size_t)snprintf(list + n, sizeof(list) - n,
+				      "{\"id\":%s,\"file\":\"\"}\n", ids[i]);
+	tool_save("list", list, n);
+	CU_ASSERT_EQUAL(runf("frame decode-many %s", tool_path("list"), ""), 0);
+	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++) {
+		snprintf(want, sizeof(want), "{\"id\":%s,\"ok\":", ids[i]);
+		CU_ASSERT(tool_has("tool.out", want));
+	}
+}
+
 static void refusals_have_codes_and_statuses(void)
 {
 	tool_save("bad", "BV\1\0\0\0\0\0\0\0\0\0", 12);
@@ -202,6 +222,7 @@ int main(int argc, char **argv)
 	static const struct test tests[] = {
 		TEST(encode_and_decode),
 		TEST(many),
+		TEST(ids_are_echoed_as_written),
 		TEST(refusals_have_codes_and_statuses),
 		TEST(a_limit_on_what_expands),
 		TEST(values_that_do_not_fit),

@@ -197,7 +197,7 @@ static void frames(void)
 	for (const struct avp_json *c = vectors_first("frame"); c;
 	     c = avp_json_next(c))
 		frame_case(c, &good, &bad);
-	CU_ASSERT(good > 200 && bad > 150);
+	CU_ASSERT(!vectors_are_ours() || (good > 200 && bad > 150));
 }
 
 /* The head alone, in a block of just its size, is judged the same. */
@@ -337,7 +337,7 @@ static void encoder(void)
 	     c = avp_json_next(c))
 		if (case_is(c, "group", "encode_ok"))
 			encode_case(c, &exact);
-	CU_ASSERT(exact > 100);
+	CU_ASSERT(!vectors_are_ours() || exact > 100);
 }
 
 /*
@@ -433,7 +433,7 @@ static void second_opinion(void)
 		avp__pb__metadata__free_unpacked(pb, NULL);
 		bytes_free(&in);
 	}
-	CU_ASSERT(compared > 200);
+	CU_ASSERT(!vectors_are_ours() || compared > 200);
 	CU_ASSERT(unread < 10);
 }
 

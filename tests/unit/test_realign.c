@@ -136,7 +136,7 @@ static void vectors_realign(void)
 		free(w);
 		bytes_free(&in), bytes_free(&out), bytes_free(&want);
 	}
-	CU_ASSERT_EQUAL(vectors_count("realign"), 5);
+	VECTORS("realign", 5);
 }
 
 static void vectors_realign_error(void)
@@ -148,7 +148,7 @@ static void vectors_realign_error(void)
 	struct avp_reason why;
 	float w[16];
 
-	CU_ASSERT_EQUAL(vectors_count("realign_error"), 2);
+	VECTORS("realign_error", 2);
 	CU_ASSERT_EQUAL(avp_realign_compute(&e_in, &e_out, NULL, w, &r, &why),
 			AVP_SHAPE_MISMATCH);
 	CU_ASSERT_PTR_NOT_NULL(strstr(why.text, "E_in is 6 x 4, E_out 5 x 4"));

@@ -67,7 +67,7 @@ static void vectors_realign_cache(void)
 		free(path);
 		bytes_free(&b);
 	}
-	CU_ASSERT_EQUAL(vectors_count("realign_cache"), 1);
+	VECTORS("realign_cache", 1);
 }
 
 static void there_and_back(void)
