@@ -172,7 +172,8 @@ static int hold(struct ahp__link *link, uint64_t sequence, bool accept,
 	held = link->held;
 	i = link->held_free;
 	link->held_free = held[i].next[0];
-	link->owing++;
+	link->owed[OWED_ACCEPT] += accept;
+	link->owed[OWED_RELEASE] += release;
 	held[i].sequence = sequence;
 	held[i].accept = accept;
 	held[i].release = release;
@@ -183,6 +184,42 @@ static int hold(struct ahp__link *link, uint64_t sequence, bool accept,
 		append(held, i, OWED_RELEASE);
 	*out = i;
 	return 0;
+}
+
+static void give_back(struct ahp__link *link, uint32_t i)
+{
+	link->held[i].next[0] = link->held_free;
+	link->held_free = i;
+}
+
+uint32_t ahp__acks_lent(struct ahp__link *link, uint64_t sequence)
+{
+	uint32_t i;
+
+	hold(link, sequence, false, true, &i);
+	return i;
+}
+
+bool ahp__acks_return(struct ahp__link *link, uint32_t i)
+{
+	struct ahp__held *held = link->held;
+	uint32_t next = held[i].next[OWED_RELEASE];
+
+	if (link->state != LINK_UP || held[i].accept || !held[i].release ||
+	    held[0].next[OWED_RELEASE] != i)
+		return false;
+	held[0].next[OWED_RELEASE] = next;
+	held[next].before[OWED_RELEASE] = 0;
+	held[i].release = false;
+	give_back(link, i);
+	link->owed[OWED_RELEASE]--;
+	link->views--;
+	link->tx.released = next ? held[next].sequence : link->rx.next;
+	link->unflushed++;
+	ahp__unsettle(link);
+	if (link->unflushed >= link->flush_every)
+		ahp__acks_flush(link);
+	return true;
 }
 
 int ahp__acks_take(struct ahp__link *link, uint64_t sequence, bool accept,
@@ -214,15 +251,13 @@ void ahp__acks_pay(struct ahp__link *link, uint32_t i, unsigned owed,
 			      status != AVP_ACK_ACCEPTED)))
 		avp_lane_ack_one(&link->tx, held[i].sequence, status);
 	unlink_held(held, i, owed);
+	link->owed[owed]--;
 	if (owed == OWED_ACCEPT)
 		held[i].accept = false;
 	else
 		held[i].release = false;
-	if (!held[i].accept && !held[i].release) {
-		held[i].next[0] = link->held_free;
-		link->held_free = i;
-		link->owing--;
-	}
+	if (!held[i].accept && !held[i].release)
+		give_back(link, i);
 	if (!up)
 		return;
 	move_words(link);

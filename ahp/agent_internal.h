@@ -179,7 +179,7 @@ struct ahp__link {
 
 	struct ahp__held *held; /* [held_room], 0 is the lists' head */
 	uint32_t held_room, held_free;
-	uint32_t owing; /* entries in use: something is owed */
+	uint32_t owed[2]; /* entries in each list */
 	uint32_t views; /* messages whose body lies in the peer's memory */
 
 	/* mode.c: what our Hello says, what the peer's did, and the verdict. */
@@ -488,6 +488,14 @@ int ahp__acks_take(struct ahp__link *link, uint64_t sequence, bool accept,
 		   bool release, uint32_t *held);
 void ahp__acks_pay(struct ahp__link *link, uint32_t held, unsigned owed,
 		   enum avp_ack status);
+/*
+ * The usual cases of both. A body was taken, with its message accepted, while there
+ * is a free place (held_free): the words are the caller's to move. The oldest body
+ * is given back, and nothing else is owed for its message; false: it is not so,
+ * and nothing was done.
+ */
+uint32_t ahp__acks_lent(struct ahp__link *link, uint64_t sequence);
+bool ahp__acks_return(struct ahp__link *link, uint32_t held);
 /* Answers a message that is not delivered. */
 void ahp__acks_refuse(struct ahp__link *link, uint64_t sequence,
 		      enum avp_ack status, bool lent);

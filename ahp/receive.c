@@ -74,7 +74,7 @@ static inline int read_frame(struct ahp__link *link, struct ahp_message *m,
 	return error;
 }
 
-LANE_COLD static bool expired(const struct ahp__link *link, uint32_t expiry_ms)
+static bool expired(const struct ahp__link *link, uint32_t expiry_ms)
 {
 	return (int32_t)(ahp__lane_ms(link->rx.start_ns) - expiry_ms) > 0;
 }
@@ -185,72 +185,145 @@ __attribute__((noinline)) static bool find_body(struct ahp__link *link,
 	return false;
 }
 
-/*
- * A plain message, as most are: the body in the slot, of a method that is known,
- * acknowledged by being taken, with nothing owed before it, and, if it is a frame,
- * with the head of the one before. Everything is checked before anything is done;
- * what is not quite so takes the long way.
- */
-static __attribute__((always_inline)) inline bool deliver_plain(
-	struct ahp__link *link, struct ahp_message *m)
+/* Where a body lies, if that segment is mapped already; or NULL. */
+static inline const uint8_t *locate_known(const struct ahp__link *link,
+					  uint64_t where, uint64_t bytes)
 {
-	const struct slot *slot = (const void *)m->slot_;
-	const uint8_t *task = m->slot_ + SLOT_SMALL_BYTES + 1;
-	unsigned task_bytes = task[-1], session_bytes, used;
-	struct ahp_agent *agent = link->agent;
-	const uint8_t *session, *body;
+	uint64_t off = where & AVP_LANE_OFFSET_MAX;
 
-	if (!lane_is_plain(m->slot_) || link->owing || agent->explicit_ack ||
-	    task_bytes > AVP_LANE_ID_BYTES || slot->method < AHP_TASK ||
-	    slot->method > AHP_TOKEN_RESPONSE || slot->kind > AHP_FRAME)
-		return false;
-	session = task + task_bytes + 1;
-	session_bytes = session[-1];
-	used = 2 + task_bytes + session_bytes + slot->inline_bytes;
-	body = session + session_bytes;
-	if (session_bytes > AVP_LANE_ID_BYTES || used > AVP_LANE_SMALL_BYTES)
-		return false;
-	if (used > 2 * LINE - SLOT_SMALL_BYTES)
-		lane_copy_rest(&link->rx, m->slot_);
-	if (slot->kind == AHP_FRAME) {
-		if (!memo_fits(&link->memo, body, slot->inline_bytes,
-			       slot->inline_bytes))
-			return false;
-		memo_apply(&link->memo, body, slot->inline_bytes, &m->frame);
-		if (LANE_UNLIKELY(link->judges) &&
-		    !ahp__mode_fitted(link, m->frame.payload_bytes))
-			return false;
-		m->frame.payload = body + m->frame.payload_off;
+	for (unsigned i = link->imports; i-- > 0;) {
+		const struct avp_segment *segment = &link->import[i].segment;
+
+		if (link->import[i].number == where >> 40)
+			return off <= segment->bytes &&
+					       bytes <= segment->bytes - off
+				       ? (const uint8_t *)segment->base + off
+				       : NULL;
 	}
+	return NULL;
+}
+
+/* Takes, and enters what is owed for it: its body, if that is lent. */
+static inline void take_accepted(struct ahp__link *link, struct ahp_message *m,
+				 bool lent)
+{
+	m->sequence = link->rx.next++;
+	m->held_ = 0;
+	if (lent) {
+		m->held_ = ahp__acks_lent(link, m->sequence);
+		link->views++;
+	}
+	link->tx.accepted = link->tx.taken = link->rx.next;
+	if (!link->owed[OWED_RELEASE])
+		link->tx.released = link->rx.next;
+	link->unflushed++;
+	link->heard = true;
+	ahp__unsettle(link);
+}
+
+/* A frame whose head is that of the last one: its numbers, but for the payload. */
+static inline bool apply_known(struct ahp__link *link, struct ahp_message *m,
+			       const uint8_t *head, uint8_t head_bytes,
+			       uint64_t body_bytes)
+{
+	if (!memo_fits(&link->memo, head, head_bytes, body_bytes))
+		return false;
+	memo_apply(&link->memo, head, body_bytes, &m->frame);
+	return !LANE_UNLIKELY(link->judges) ||
+	       ahp__mode_fitted(link, m->frame.payload_bytes);
+}
+
+static inline void fill_usual(struct ahp_message *m, struct ahp__link *link,
+			      const struct slot *slot)
+{
 	m->source = link->source;
 	m->peer = link->number;
 	m->method = slot->method;
 	m->kind = slot->kind;
 	m->redelivered = false;
-	m->in_place = false;
 	m->token_limit = slot->token_limit;
-	m->task_id = (struct avp_str){(const char *)task, task_bytes};
-	m->session_id = (struct avp_str){(const char *)session, session_bytes};
-	m->sequence = link->rx.next++;
 	m->sent_ns = (int64_t)link->rx.start_ns + slot->sent_ms * 1000000ll;
-	m->body = body;
-	m->body_bytes = slot->inline_bytes;
+	if (slot->kind == AHP_FRAME)
+		m->frame.payload =
+			(const uint8_t *)m->body + m->frame.payload_off;
 	m->link_ = link;
 	m->head_ = NULL;
-	m->held_ = 0;
 	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
-	link->heard = true;
-	ahp__unsettle(link);
+}
+
+/*
+ * A message as most are: in the small form, or with its body lent; without an id,
+ * of a method that is known, acknowledged by being taken, and, if it is a frame,
+ * with the head of the one before. Everything is checked before anything is done;
+ * what is not quite so takes the long way.
+ */
+static __attribute__((always_inline)) inline bool deliver_usual(
+	struct ahp__link *link, struct ahp_message *m, bool lent)
+{
+	const struct slot *slot = (const void *)m->slot_;
+	const uint8_t *task =
+		m->slot_ + 1 + (lent ? SLOT_LONG_BYTES : SLOT_SMALL_BYTES);
+	unsigned task_bytes = task[-1], session_bytes, used;
+	struct ahp_agent *agent = link->agent;
+	const uint8_t *session, *head, *body;
+	uint64_t body_bytes = lent ? slot->body_bytes : slot->inline_bytes;
+
+	if (link->owed[OWED_ACCEPT] || agent->explicit_ack ||
+	    task_bytes > AVP_LANE_ID_BYTES || slot->method < AHP_TASK ||
+	    slot->method > AHP_TOKEN_RESPONSE || slot->kind > AHP_FRAME ||
+	    (slot->expiry_ms && expired(link, slot->expiry_ms)))
+		return false;
+	session = task + task_bytes + 1;
+	session_bytes = session[-1];
+	head = session + session_bytes;
+	used = (unsigned)(head - m->slot_) + slot->inline_bytes;
+	if (session_bytes > AVP_LANE_ID_BYTES || used > SLOT_BYTES)
+		return false;
+	if (used > 2 * LINE)
+		lane_copy_rest(&link->rx, m->slot_);
+	body = head;
+	if (lent) {
+		body = locate_known(link, slot->where, body_bytes);
+		if (!body || !link->held_free || !is_zero(slot->message_id) ||
+		    slot->inline_bytes > body_bytes)
+			return false;
+	}
+	if (slot->kind == AHP_FRAME &&
+	    !apply_known(link, m, head, slot->inline_bytes, body_bytes))
+		return false;
+	m->task_id = (struct avp_str){(const char *)task, task_bytes};
+	m->session_id = (struct avp_str){(const char *)session, session_bytes};
+	m->body = body;
+	m->body_bytes = body_bytes;
+	m->in_place = lent;
+	fill_usual(m, link, slot);
 	link->heard_accepted = slot->accepted;
 	link->heard_released = slot->released;
-	lane_ack_all(&link->tx, link->rx.next);
-	link->unflushed++;
+	take_accepted(link, m, lent);
 	agent->stats.received++;
-	agent->stats.bytes_received += slot->inline_bytes;
+	agent->stats.bytes_received += body_bytes;
 	if (LANE_UNLIKELY(slot->flags & SLOT_PROMPT ||
 			  link->unflushed >= link->flush_every))
 		ahp__acks_flush(link);
 	return true;
+}
+
+/* Kept out of the path of the small form: each has the registers to itself. */
+__attribute__((noinline)) static bool deliver_lent(struct ahp__link *link,
+						   struct ahp_message *m)
+{
+	return deliver_usual(link, m, true);
+}
+
+/* A copied slot says which way is the short one. False: none. */
+static inline bool deliver_short(struct ahp__link *link, struct ahp_message *m)
+{
+	const struct slot *slot = (const void *)m->slot_;
+	unsigned flags = slot->flags & ~SLOT_PROMPT;
+
+	if (LANE_LIKELY(!flags))
+		return deliver_usual(link, m, false);
+	return flags == (SLOT_LONG | SLOT_ARENA) && deliver_lent(link, m);
 }
 
 /* 1: delivered; 0: answered or poisoned, look for the next. */
@@ -278,11 +351,6 @@ static inline int deliver(struct ahp__link *link, struct ahp_message *m,
 	if (LANE_UNLIKELY(v->message_id && !is_zero(v->message_id))) {
 		if (!ahp__twins_take(link, m, v, accept))
 			return 0;
-	} else if (LANE_LIKELY(!accept && !v->in_arena && !link->owing)) {
-		m->held_ = 0;
-		avp_lane_ack_below(&link->tx, link->rx.next, link->rx.next,
-				   link->rx.next);
-		link->unflushed++;
 	} else if (hold(link, m, accept)) {
 		return 0;
 	}
@@ -308,7 +376,7 @@ static int take_nothing(struct ahp__link *link, uint64_t found)
 	return 0;
 }
 
-/* A message, the first half of whose slot was copied, of any kind. */
+/* A message, the first half of whose slot was copied, the long way. */
 __attribute__((noinline)) static int take_any_kind(struct ahp__link *link,
 						   struct ahp_message *m)
 {
@@ -316,8 +384,6 @@ __attribute__((noinline)) static int take_any_kind(struct ahp__link *link,
 	enum lane_fault fault;
 	struct avp_reason why;
 
-	if (deliver_plain(link, m))
-		return 1;
 	if (lane_reach(m->slot_) > 2 * LINE)
 		lane_copy_rest(&link->rx, m->slot_);
 	memset(&view, 0, offsetof(struct avp_slot_view, copy));
@@ -347,7 +413,7 @@ static inline int take_from(struct ahp__link *link, struct ahp_message *m)
 		return take_nothing(link, found);
 	lane_copy_half(&link->rx, m->slot_);
 	note_stream(link);
-	return take_any_kind(link, m);
+	return deliver_short(link, m) || take_any_kind(link, m);
 }
 
 /* One link of those that have been idle; what speaks becomes a recent one. */
@@ -485,9 +551,7 @@ static inline bool take_from_speaker(struct ahp_agent *agent,
 		return false;
 	lane_copy_half(&link->rx, m->slot_);
 	note_stream(link);
-	if (LANE_LIKELY(deliver_plain(link, m)))
-		agent->budget--;
-	else if (take_any_kind(link, m))
+	if (LANE_LIKELY(deliver_short(link, m)) || take_any_kind(link, m))
 		agent->budget -= cost_of(m->body_bytes);
 	else
 		return false;
@@ -593,8 +657,13 @@ void ahp_release(struct ahp_agent *agent, struct ahp_message *message)
 	AHP_ENTER(agent);
 	if (avp__forked(&agent->guard))
 		return;
-	if (message->in_place)
-		pay(message, OWED_RELEASE, AVP_ACK_RELEASED);
+	if (message->in_place) {
+		if (message->held_ &&
+		    ahp__acks_return(message->link_, message->held_))
+			message->held_ = 0;
+		else
+			pay(message, OWED_RELEASE, AVP_ACK_RELEASED);
+	}
 	message->in_place = false;
 	message->body = NULL;
 	if (LANE_UNLIKELY(message->head_ != NULL)) {

@@ -47,6 +47,12 @@ static inline struct ahp__link *link_up(const struct ahp_agent *agent,
 								    NULL;
 }
 
+static inline struct ahp_receipt receipt_of(const struct ahp__link *link,
+					    uint64_t sequence)
+{
+	return (struct ahp_receipt){sequence, link->number, link->generation};
+}
+
 /* ---- room ---------------------------------------------------------------------- */
 
 /* Room for one message more, whose body is lent_bytes of an arena. */
@@ -178,23 +184,26 @@ static int copy_body(struct ahp_agent *agent, struct ahp__link *link,
 	return 0;
 }
 
+/* Part of a loan that this peer may read. */
+static inline void lend(struct ahp_agent *agent, const struct ahp_outgoing *m,
+			struct cargo *cargo)
+{
+	struct ahp__body *body = &agent->body[m->loan->handle];
+
+	cargo->body = m->loan->handle;
+	cargo->bytes = (uint8_t *)(uintptr_t)m->body - head_len(m);
+	cargo->off = body->block.off +
+		     (uint64_t)(cargo->bytes - (uint8_t *)body->block.data);
+	body->refs++;
+}
+
 static int load_cargo(struct ahp_agent *agent, struct ahp__link *link,
 		      const struct ahp_outgoing *m, struct cargo *cargo,
 		      struct avp_reason *why)
 {
-	const struct avp_block *block;
-	uint64_t at;
-
 	if (!m->loan || agent->body[m->loan->handle].pool != link->pool)
 		return copy_body(agent, link, m, cargo, why);
-	block = &agent->body[m->loan->handle].block;
-	at = (uint64_t)((const uint8_t *)m->body -
-			(const uint8_t *)block->data) -
-	     head_len(m);
-	cargo->body = m->loan->handle;
-	cargo->bytes = (uint8_t *)block->data + at;
-	cargo->off = block->off + at;
-	ahp__body_ref(agent, cargo->body);
+	lend(agent, m, cargo);
 	return 0;
 }
 
@@ -588,27 +597,28 @@ static __attribute__((noinline)) int send_any(struct ahp_agent *agent,
 	}
 	agent->stats.bytes_sent += head_len(m) + m->body_bytes;
 	if (receipt)
-		*receipt = (struct ahp_receipt){ link->tx.next - 1,
-						 link->peer->number,
-						 link->generation };
+		*receipt = receipt_of(link, link->tx.next - 1);
 	if (m->loan && !(m->flags & AHP_KEEP_LOAN))
 		ahp_loan_release(agent, m->loan);
 	return 0;
 }
 
-/*
- * A message that fits a slot and asks for nothing else: it is well-formed, and
- * there is nothing to do for it but to write the slot and to count it.
- */
-static inline bool is_plain(const struct ahp_agent *agent,
-			    const struct ahp_outgoing *m)
+/* Well-formed but for its body, with neither an id nor an expiry of its own. */
+static inline bool is_usual(const struct ahp_outgoing *m)
 {
 	return m->method >= AHP_TASK && m->method <= AHP_TOKEN_RESPONSE &&
-	       !m->reserved[0] && !m->reserved[1] &&
-	       !((m->flags & ~AHP_PROMPT_ACK) | agent->send_flags) &&
-	       !m->loan && !m->message_id && !m->expires_ns &&
-	       m->task_id.len <= AVP_LANE_ID_BYTES &&
-	       m->session_id.len <= AVP_LANE_ID_BYTES &&
+	       !m->reserved[0] && !m->reserved[1] && !m->message_id &&
+	       !m->expires_ns && m->task_id.len <= AVP_LANE_ID_BYTES &&
+	       m->session_id.len <= AVP_LANE_ID_BYTES;
+}
+
+/*
+ * A message that fits a slot and asks for nothing else, but perhaps to be reliable:
+ * there is nothing to do for it but to write the slot and to count it.
+ */
+static inline bool is_plain(const struct ahp_outgoing *m)
+{
+	return is_usual(m) && !m->loan &&
 	       m->body_bytes <= AVP_LANE_SMALL_BYTES &&
 	       head_len(m) + m->body_bytes + m->task_id.len +
 			       m->session_id.len + 2 <=
@@ -616,8 +626,39 @@ static inline bool is_plain(const struct ahp_agent *agent,
 	       kind_ok(m);
 }
 
-/* Enters plain messages that were published. */
-static inline void count_plain(struct ahp_agent *agent, struct ahp__link *link,
+/* Can it be marked as reliable here and now: see ahp__retry_mark()? */
+static inline bool marks_at_once(const struct ahp__link *link,
+				 const struct ahp_outgoing *m)
+{
+	return link->deadline_ms && link->usual_ms && !m->deadline_ns &&
+	       link->agent->retry->armed_ns;
+}
+
+/* A body lent to this peer before: its loan is sound, and its segment known. */
+static inline bool is_lent(const struct ahp_agent *agent,
+			   const struct ahp__link *link,
+			   const struct ahp_outgoing *m)
+{
+	const struct ahp__body *body;
+	uint64_t at, head = head_len(m);
+
+	if (!m->loan->handle || m->loan->handle >= agent->bodies_room ||
+	    !is_usual(m))
+		return false;
+	body = &agent->body[m->loan->handle];
+	at = (uint64_t)((const uint8_t *)m->body -
+			(const uint8_t *)body->block.data);
+	return body->refs && body->pool == link->pool && at >= head &&
+	       at <= body->block.bytes &&
+	       m->body_bytes <= body->block.bytes - at &&
+	       body->block.segment <= link->passed &&
+	       (!link->lent_bytes ||
+		link->lent_bytes + body->block.bytes <= link->lent_max) &&
+	       (!m->frame || m->body_bytes <= FRAME_PAYLOAD_MAX) && kind_ok(m);
+}
+
+/* Enters messages that were published, and whose entries were added. */
+static inline void count_usual(struct ahp_agent *agent, struct ahp__link *link,
 			       uint32_t messages, uint64_t bytes)
 {
 	link->plain_room -= messages;
@@ -636,33 +677,76 @@ static inline struct ahp__link *link_of_peer(const struct ahp_agent *agent,
 	return peer ? peer->link : NULL;
 }
 
+/* Its deadline and its mark, in the slot and in the ledger. */
+static inline void mark_reliable(struct ahp__link *link, struct slot *slot)
+{
+	uint32_t deadline = slot->sent_ms + link->usual_ms;
+
+	deadline += !deadline; /* 0 is never */
+	slot->expiry_ms = deadline;
+	link->deadline_ms[link->tx.next & link->tx.slot_mask] = deadline;
+	ledger_put(link->ledger, COOKIE_RELIABLE, false);
+}
+
+/* Noinline: the path of plain messages shall not save its registers. */
+__attribute__((noinline)) static int send_lent(struct ahp_agent *agent,
+					       struct ahp__link *link,
+					       const struct ahp_outgoing *m,
+					       struct ahp_receipt *receipt)
+{
+	struct slot *slot = lane_slot(&link->tx);
+	struct cargo cargo;
+
+	lend(agent, m, &cargo);
+	fill_long(slot, link, m, &cargo);
+	link->lent_bytes += agent->body[cargo.body].block.bytes;
+	ledger_put(link->ledger, cargo.body, true);
+	commit(link, slot);
+	count_usual(agent, link, 1, head_len(m) + m->body_bytes);
+	if (receipt)
+		*receipt = receipt_of(link, link->tx.next - 1);
+	if (!(m->flags & AHP_KEEP_LOAN))
+		ahp_loan_release(agent, m->loan);
+	return 0;
+}
+
 int ahp_send(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	     int64_t timeout_ns, struct ahp_receipt *receipt,
 	     struct avp_reason *why)
 {
 	struct ahp__link *link;
 	struct slot *slot;
+	uint32_t flags;
 
 	AHP_GUARD(agent);
+	flags = m->flags | agent->send_flags;
 	link = link_of_peer(agent, m->peer);
-	if (LANE_UNLIKELY(!link || !link->plain_room || !is_plain(agent, m) ||
+	if (LANE_UNLIKELY(!link || !link->plain_room ||
 			  agent->polls + 1 >= TURN_EVERY))
+		return send_any(agent, m, timeout_ns, receipt, why);
+	if (m->loan && !(flags & ~(AHP_PROMPT_ACK | AHP_KEEP_LOAN)) &&
+	    is_lent(agent, link, m))
+		return send_lent(agent, link, m, receipt);
+	if (LANE_UNLIKELY(flags & ~(AHP_PROMPT_ACK | AHP_RELIABLE) ||
+			  !is_plain(m) ||
+			  (flags & AHP_RELIABLE && !marks_at_once(link, m))))
 		return send_any(agent, m, timeout_ns, receipt, why);
 	slot = lane_slot(&link->tx);
 	fill_plain(slot, link, m, ahp__lane_ms(link->tx.start_ns));
+	if (flags & AHP_RELIABLE)
+		mark_reliable(link, slot);
 	commit(link, slot);
-	count_plain(agent, link, 1, head_len(m) + m->body_bytes);
+	count_usual(agent, link, 1, head_len(m) + m->body_bytes);
 	if (receipt)
-		*receipt = (struct ahp_receipt){link->tx.next - 1, m->peer,
-						link->generation};
+		*receipt = receipt_of(link, link->tx.next - 1);
 	return 0;
 }
 
 /*
- * The plain messages for one peer that m begins with, as far as there is room for
- * them: how many. They have one time stamp, and one edge for a peer that sleeps:
- * each is committed with release, and the last one's word is then stored again,
- * seq_cst, which is P1 of ring/wake.h for all of them.
+ * The plain messages for one peer, none of them reliable, that m begins with, as
+ * far as there is room: how many. They have one time stamp, and one edge for a
+ * peer that sleeps: each is committed with release, and the last one's word is
+ * then stored again, seq_cst, which is P1 of ring/wake.h for all of them.
  */
 static uint32_t send_run(struct ahp_agent *agent, const struct ahp_outgoing *m,
 			 uint32_t count, struct ahp_receipt *receipts)
@@ -677,12 +761,13 @@ static uint32_t send_run(struct ahp_agent *agent, const struct ahp_outgoing *m,
 	if (count > link->plain_room)
 		count = link->plain_room;
 	now_ms = ahp__lane_ms(link->tx.start_ns);
-	for (n = 0; n < count && m[n].peer == m->peer && is_plain(agent, &m[n]);
+	for (n = 0; n < count && m[n].peer == m->peer &&
+		    !((m[n].flags | agent->send_flags) & ~AHP_PROMPT_ACK) &&
+		    is_plain(&m[n]);
 	     n++) {
 		slot = lane_slot(&link->tx);
 		if (receipts)
-			receipts[n] = (struct ahp_receipt){
-				link->tx.next, m->peer, link->generation};
+			receipts[n] = receipt_of(link, link->tx.next);
 		fill_plain(slot, link, &m[n], now_ms);
 		lane_commit(&link->tx, slot, false);
 		bytes += head_len(&m[n]) + m[n].body_bytes;
@@ -692,7 +777,7 @@ static uint32_t send_run(struct ahp_agent *agent, const struct ahp_outgoing *m,
 				      memory_order_seq_cst);
 		ring_if_due(link);
 	}
-	count_plain(agent, link, n, bytes);
+	count_usual(agent, link, n, bytes);
 	return n;
 }
 

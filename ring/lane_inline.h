@@ -87,14 +87,6 @@ static inline void lane_commit(struct avp_lane_tx *tx, struct slot *slot,
 	tx->next = sequence + 1;
 }
 
-/* avp_lane_ack_below(): everything below `next` is done with. */
-static inline void lane_ack_all(struct avp_lane_tx *tx, uint64_t next)
-{
-	tx->accepted = next;
-	tx->released = next;
-	tx->taken = next;
-}
-
 /* ---- reading --------------------------------------------------------------- */
 
 static inline const struct slot *lane_next(const struct avp_lane_rx *rx)
@@ -155,14 +147,6 @@ static inline void lane_copy(const struct avp_lane_rx *rx, uint8_t *copy)
 	lane_copy_half(rx, copy);
 	if (LANE_UNLIKELY(lane_reach(copy) > 2 * LINE))
 		lane_copy_rest(rx, copy);
-}
-
-/* A copied slot of the small form, of which nothing special is asked. */
-static inline bool lane_is_plain(const uint8_t *copy)
-{
-	const struct slot *slot = (const void *)copy;
-
-	return !(slot->flags & ~SLOT_PROMPT) && !slot->expiry_ms;
 }
 
 /* What lane_parse() found wrong. */

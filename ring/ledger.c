@@ -22,9 +22,9 @@
 #include "ring/slot.h"
 
 enum {
-	LIVE = 0x10, /* not yet both settled and released */
-	FREED = 0x20, /* released */
-	GONE = 0x40, /* was outstanding when its link ended */
+	LIVE = LEDGER_LIVE,
+	FREED = LEDGER_FREED,
+	GONE = 0x40,   /* was outstanding when its link ended */
 	STATUS = 0x0f, /* enum avp_ack once settled */
 };
 

@@ -56,4 +56,22 @@ static inline void ledger_add_plain(struct avp_ledger *l, uint32_t messages)
 	l->live += messages;
 }
 
+/* LIVE and FREED of an entry's state; the rest are ledger.c's. */
+enum {
+	LEDGER_LIVE = 0x10,  /* not yet both settled and released */
+	LEDGER_FREED = 0x20, /* released */
+};
+
+/*
+ * The entry of the message that ledger_add_plain() adds next, while there is
+ * ledger_plain_room().
+ */
+static inline void ledger_put(struct avp_ledger *l, uint64_t cookie, bool lent)
+{
+	l->ring[l->next & l->mask] = (struct avp__ledger_entry){
+		l->next, cookie,
+		lent ? LEDGER_LIVE : LEDGER_LIVE | LEDGER_FREED};
+	l->entries_end = l->next + 1;
+}
+
 #endif
