@@ -38,6 +38,8 @@ static const struct config_key ahp_keys[] = {
 	{"namespace", CONFIG_NAME, 0, AT(name_space), 1, AHP_ID_BYTES, 0, 0},
 	{"runtime_dir", CONFIG_PATH, 0, AT(runtime_dir), 1, PATH_MAX_, 0, 0},
 	{"ack", CONFIG_WORD, 0, AT(explicit_ack), 0, 0, ack_words, 0},
+	{"reliable", CONFIG_BOOL, 0, AT(reliable), 0, 0, 0, 0},
+	{"progress_thread", CONFIG_BOOL, 0, AT(progress_thread), 0, 0, 0, 0},
 	{"allowed_uids", CONFIG_UIDS, 0, AT(allowed_uids), 0, AHP_CONFIG_UIDS,
 	 0, AT(allowed_uid_count)},
 	{0},
@@ -183,6 +185,13 @@ static uint32_t memory_flags(const struct ahp_config *c)
 	       (c->strict ? AVP_MEMORY_STRICT : 0);
 }
 
+static uint32_t agent_flags(const struct ahp_config *c)
+{
+	return (c->explicit_ack ? AHP_EXPLICIT_ACK : 0) |
+	       (c->reliable ? AHP_RELIABLE : 0) |
+	       (c->progress_thread ? AHP_PROGRESS_THREAD : 0);
+}
+
 static const char *name_space_of(const struct ahp_config *c)
 {
 	const char *environment = getenv("AVP_NAMESPACE");
@@ -214,8 +223,7 @@ void ahp_config_agent(const struct ahp_config *c, struct ahp_agent_options *o)
 	const char *dir = getenv("AVP_RUNTIME_DIR");
 
 	o->size = sizeof(*o);
-	if (c->explicit_ack)
-		o->flags |= AHP_EXPLICIT_ACK;
+	o->flags |= agent_flags(c);
 	apply_ahp(c, o);
 	if (!o->name_space)
 		o->name_space = name_space_of(c);

@@ -55,6 +55,8 @@ struct ahp_config {
 	int64_t retry_delay_ns;		   /* 1 s */
 	uint32_t dedup_ids;		   /* 65536 */
 	uint32_t explicit_ack;		   /* enum: 0 auto, 1 explicit */
+	bool reliable;			   /* AHP_RELIABLE */
+	bool progress_thread;		   /* AHP_PROGRESS_THREAD */
 	uint32_t allowed_uid_count;
 	uint32_t allowed_uids[AHP_CONFIG_UIDS];
 
@@ -99,7 +101,8 @@ int ahp_config_load(struct ahp_config *config, const char *path,
 
 /*
  * Fills the options of an agent with what the configuration says, but for what
- * they say already (anything not 0). The namespace too, unless $AVP_NAMESPACE is
+ * they say already (anything not 0; flags are added to those that are there, so a
+ * program that cannot do with one takes it away afterwards). The namespace too, unless $AVP_NAMESPACE is
  * set: the environment outranks the file. Strings and uids are borrowed from
  * *config. The size is set.
  */

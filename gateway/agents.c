@@ -96,6 +96,8 @@ int gw_agent_open(struct gateway *gw, const char *id,
 	if (!a)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for an agent");
 	ahp_config_agent(&gw->conf->ahp, &options);
+	/* It answers what it passes on, and repeats, itself; and is never away. */
+	options.flags = AHP_EXPLICIT_ACK;
 	/* A process that waits for sockets too has to sleep. */
 	if (options.wait == AHP_WAIT_BUSY)
 		options.wait = AHP_WAIT_ADAPTIVE;

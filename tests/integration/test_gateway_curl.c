@@ -268,7 +268,10 @@ static void reloads(void)
 	int fd;
 
 	save("one", "sesame", 6);
-	gateway_start(&g, "gateway:\n  listeners:\n" LISTENER "}\n");
+	/* What agents may be told, and the gateway's own must not be. */
+	gateway_start(&g, "ahp: {ack: auto, reliable: true,\n"
+			  "      progress_thread: true}\n"
+			  "gateway:\n  listeners:\n" LISTENER "}\n");
 	fd = client_open(g.port[0]);
 	client_says(fd, "GET /health HTTP/1.1\r\nHost: t\r\n\r\n");
 	CU_ASSERT(client_hears(fd, &a) && a.status == 200);

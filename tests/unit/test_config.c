@@ -47,6 +47,7 @@ static void every_key(void)
 		      "  heartbeat_interval: 500ms\n  max_retries: 0\n"
 		      "  retry_delay: 1.000000001\n  namespace: blue\n"
 		      "  runtime_dir: \"/run/my avp\"\n  ack: explicit\n"
+		      "  reliable: true\n  progress_thread: true\n"
 		      "  allowed_uids: [1000, 1001]\n"
 		      "shm: {quota: 2GiB, first_segment: 1 MiB, lock: true,\n"
 		      "      huge_pages: false, prefault: true, strict: true}\n"
@@ -67,6 +68,7 @@ static void every_key(void)
 	CU_ASSERT_STRING_EQUAL(config.name_space, "blue");
 	CU_ASSERT_STRING_EQUAL(config.runtime_dir, "/run/my avp");
 	CU_ASSERT_EQUAL(config.explicit_ack, 1);
+	CU_ASSERT(config.reliable && config.progress_thread);
 	CU_ASSERT_EQUAL(config.allowed_uid_count, 2);
 	CU_ASSERT_EQUAL(config.allowed_uids[1], 1001);
 	CU_ASSERT_EQUAL(config.quota_bytes, 2ull << 30);
@@ -125,6 +127,8 @@ static const struct {
 	{"shm: {quota: 1.5GiB}", ":1:14:", "\"1.5GiB\"", "bytes"},
 	{"shm: {quota: 99999999TiB}", ":1:14:", "TiB\"", "bytes"},
 	{"shm: {lock: yes}", ":1:13:", "\"yes\"", "true or false"},
+	{"ahp: {progress_thread: 1}", ":1:24:", "\"1\"", "true or false"},
+	{"ahp: {reliable: \"true\"}", ":1:17:", "quoted", "true or false"},
 	{"ahp: {namespace: ../x}", ":1:18:", "\"../x\"", "no leading dot"},
 	{"ahp: {runtime_dir: rel}", ":1:20:", "\"rel\"", "begins with /"},
 	{"ahp: {runtime_dir: \"/a\\0b\"}", ":1:20:", "quoted", "begins with /"},
@@ -320,6 +324,14 @@ static void what_follows_of_ahp(void)
 	CU_ASSERT_EQUAL(a.spin_ns, 7000);
 	CU_ASSERT_EQUAL(a.max_retries, 5);
 	CU_ASSERT_EQUAL(a.retry_delay_ns, 6000000000);
+	CU_ASSERT_EQUAL(a.flags, 0);
+	CU_ASSERT_EQUAL(parse("ahp: {reliable: true}\n"), 0);
+	ahp_config_agent(&config, &a);
+	CU_ASSERT_EQUAL(a.flags, AHP_RELIABLE);
+	CU_ASSERT_EQUAL(parse("ahp: {progress_thread: true}\n"), 0);
+	a = (struct ahp_agent_options){.flags = AHP_EXPLICIT_ACK};
+	ahp_config_agent(&config, &a);
+	CU_ASSERT_EQUAL(a.flags, AHP_EXPLICIT_ACK | AHP_PROGRESS_THREAD);
 	CU_ASSERT_EQUAL(parse("ahp: {max_retries: 0, retry_delay: 0}\n"), 0);
 	a = (struct ahp_agent_options){.task_timeout_ns = 5};
 	ahp_config_agent(&config, &a);
