@@ -218,6 +218,7 @@ struct ahp_agent {
 	int page_file;
 	int64_t page_written_ns, beat_ns;
 	uint64_t page_stats[sizeof(struct ahp_stats) / 8]; /* as written */
+	uint32_t page_shows; /* that may be made before the next beat */
 
 	struct avp_loop *loop;
 	bool hears_words; /* of peers' lanes, as doorbells; or only sockets */
@@ -413,6 +414,9 @@ int ahp__page_open(struct ahp_agent *agent, struct avp_reason *why);
 void ahp__page_close(struct ahp_agent *agent);
 /* Beats, and writes the observers' file if that is due. */
 void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns);
+/* Before a sleep: what it has counted since is shown now, not at the next beat,
+ * unless it sleeps too often for that. */
+void ahp__page_show(struct ahp_agent *agent);
 
 /* ---- mode.c ------------------------------------------------------------------ */
 

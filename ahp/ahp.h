@@ -604,7 +604,8 @@ struct ahp_observation {
 /*
  * Calls visit for every agent of a namespace (NULL: as for an agent), in order
  * of id, and removes what killed ones have left behind. The agents notice
- * nothing of it. AVP_PERMISSION, AVP_IO.
+ * nothing of it. Their stats are those of their last sleep or ahp_agent_arm(), or,
+ * while they are at work, a tenth of a second old. AVP_PERMISSION, AVP_IO.
  */
 typedef void ahp_visit(void *arg, const struct ahp_observation *agent);
 int ahp_observe(const char *runtime_dir, const char *name_space,

@@ -158,6 +158,7 @@ static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
 		ahp__keep_turn(agent); /* before the look: it may be news */
 	arm(agent, news);
 	if (!ready(arg)) {
+		ahp__page_show(agent);
 		begin_ns = ahp__now_ns();
 		/* A turn may end early without a call, as after a signal. */
 		if (!run_loop(agent, left) && left == SAFETY_NS &&
@@ -290,8 +291,22 @@ static bool room_came(struct ahp_agent *agent)
 	return came;
 }
 
+/* Arms for what the program may hear of: is some of it there? */
+static bool arm_and_look(struct ahp_agent *agent)
+{
+	if (!agent->room_wanted) {
+		arm(agent, run_news(agent));
+		return ahp__any_ready(agent) || ahp__event_ready(agent);
+	}
+	arm(agent, NEWS_MESSAGES | NEWS_ACKS);
+	return room_came(agent) || ahp__any_ready(agent) ||
+	       ahp__event_ready(agent);
+}
+
 int ahp_agent_arm(struct ahp_agent *agent)
 {
+	bool is_there;
+
 	AHP_GUARD(agent);
 	if (agent->wait == AHP_WAIT_BUSY)
 		return AVP_UNSUPPORTED;
@@ -301,11 +316,8 @@ int ahp_agent_arm(struct ahp_agent *agent)
 	/* A new value each time: the bell for the last one may have been taken
 	 * by a call in between. */
 	disarm(agent);
-	if (!agent->room_wanted) {
-		arm(agent, run_news(agent));
-		return ahp__any_ready(agent) || ahp__event_ready(agent);
-	}
-	arm(agent, NEWS_MESSAGES | NEWS_ACKS);
-	return room_came(agent) || ahp__any_ready(agent) ||
-	       ahp__event_ready(agent);
+	is_there = arm_and_look(agent);
+	if (!is_there)
+		ahp__page_show(agent);
+	return is_there;
 }
