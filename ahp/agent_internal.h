@@ -466,6 +466,9 @@ void ahp__link_forget(struct ahp__link *link);
 /* A draining link has nothing left to read. */
 void ahp__link_finish(struct ahp__link *link);
 void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why);
+/* The same by a message of that task. */
+void ahp__link_poison_by(struct ahp__link *link, struct avp_str task,
+			 const struct avp_reason *why);
 /* Ends a link whose last held message was released. */
 void ahp__link_unview(struct ahp__link *link);
 /*

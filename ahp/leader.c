@@ -379,17 +379,17 @@ static void answer_tokens(struct ahp_leader *l, const struct ahp_message *m)
 		error = ahp_tokens_grant(l->tokens, name, wanted, &granted,
 					 NULL);
 	if (error)
-		ahp__logf(l->agent, AHP_LOG_WARNING, error,
-			  "%s asks for tokens, and gets none: %s", m->source,
-			  avp_error_name(error));
+		ahp__log_task(l->agent, AHP_LOG_WARNING, error, m->task_id,
+			      "%s asks for tokens, and gets none: %s",
+			      m->source, avp_error_name(error));
 	error = send_grant(l, m, granted,
 			   (uint64_t)ahp_tokens_remaining(l->tokens, name));
 	if (!error)
 		return;
 	ahp_tokens_return(l->tokens, name, granted);
-	ahp__logf(l->agent, AHP_LOG_WARNING, error,
-		  "%s cannot be told of %llu tokens", m->source,
-		  (unsigned long long)granted);
+	ahp__log_task(l->agent, AHP_LOG_WARNING, error, m->task_id,
+		      "%s cannot be told of %llu tokens", m->source,
+		      (unsigned long long)granted);
 }
 
 /* ---- news -------------------------------------------------------------------------- */

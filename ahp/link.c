@@ -348,6 +348,12 @@ void ahp__link_hang_up(struct ahp__link *link)
  */
 void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why)
 {
+	ahp__link_poison_by(link, (struct avp_str){0}, why);
+}
+
+void ahp__link_poison_by(struct ahp__link *link, struct avp_str task,
+			 const struct avp_reason *why)
+{
 	struct avp_reason full;
 
 	if (link->state == LINK_POISONED || link->state == LINK_ENDED)
@@ -355,7 +361,8 @@ void ahp__link_poison(struct ahp__link *link, const struct avp_reason *why)
 	avp__fail(&full, AVP_POISONED, "%s broke the protocol: %.180s",
 		  link->peer ? link->peer->id : "a stranger", why->text);
 	link->agent->stats.poisoned++;
-	ahp__logf(link->agent, AHP_LOG_WARNING, AVP_POISONED, "%s", full.text);
+	ahp__log_task(link->agent, AHP_LOG_WARNING, AVP_POISONED, task, "%s",
+		      full.text);
 	if (link->state == LINK_DRAINING)
 		return ahp__link_finish(link);
 	leave_up(link);

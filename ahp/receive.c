@@ -152,7 +152,7 @@ __attribute__((noinline)) static int hold(struct ahp__link *link, struct ahp_mes
 		free(m->head_);
 		avp__fail(&why, AVP_POISONED, "more than %u messages held",
 			  link->rx.window);
-		ahp__link_poison(link, &why);
+		ahp__link_poison_by(link, m->task_id, &why);
 	} else if (m->held_) {
 		link->views++;
 	}
@@ -181,7 +181,7 @@ __attribute__((noinline)) static bool find_body(struct ahp__link *link,
 	m->body = locate(link, segment, off, m->body_bytes, &why);
 	if (m->body && link->state < LINK_POISONED)
 		return true;
-	ahp__link_poison(link, &why);
+	ahp__link_poison_by(link, m->task_id, &why);
 	return false;
 }
 

@@ -105,13 +105,13 @@ static void give_back(struct ahp__twins *t, uint32_t i)
 
 /* ---- arriving ---------------------------------------------------------------- */
 
-static int poison(struct ahp__link *link)
+static int poison(struct ahp__link *link, const struct ahp_message *m)
 {
 	struct avp_reason why;
 
 	avp__fail(&why, AVP_POISONED, "more than %u messages held",
 		  link->rx.window);
-	ahp__link_poison(link, &why);
+	ahp__link_poison_by(link, m->task_id, &why);
 	return 0;
 }
 
@@ -133,7 +133,7 @@ static void pass_over(struct ahp__link *link, struct ahp_message *m,
 	if (ahp__acks_take(link, m->sequence, master != 0, false, &held)) {
 		if (i)
 			give_back(t, i);
-		poison(link);
+		poison(link, m);
 		return;
 	}
 	if (!master)
@@ -165,7 +165,7 @@ int ahp__twins_take(struct ahp__link *link, struct ahp_message *m,
 	}
 	if (ahp__acks_take(link, m->sequence, accept, m->in_place, &m->held_)) {
 		free(m->head_);
-		return poison(link);
+		return poison(link, m);
 	}
 	if (m->held_)
 		link->views++;

@@ -167,6 +167,9 @@ void agent_log(void *arg, enum ahp_log_level level, int code, const char *agent,
 	log->warnings += level <= AHP_LOG_WARNING;
 	log->last = code;
 	snprintf(log->task, sizeof(log->task), "%s", task);
+	if (level <= AHP_LOG_WARNING)
+		snprintf(log->warned_task, sizeof(log->warned_task), "%s",
+			 task);
 	snprintf(log->text, sizeof(log->text), "%s", text);
 }
 

@@ -56,6 +56,7 @@ struct agent_log {
 	unsigned count, warnings;
 	int last;
 	char task[81], text[320];
+	char warned_task[81]; /* of the last warning */
 };
 void agent_log(void *arg, enum ahp_log_level level, int code, const char *agent,
 	       const char *task, const char *text);

@@ -159,8 +159,12 @@ static void bodies_that_lie(void)
 		slot = raw_lent(&raw, lies[i].segment, lies[i].off,
 				lies[i].bytes);
 		slot->inline_bytes = lies[i].head;
+		memcpy(slot->rest, "\2t7", 3);
 		raw_commit(&raw, slot);
 		expect_poison("body");
+		/* The log says whose it was, once it could be read. */
+		CU_ASSERT_STRING_EQUAL(seen.warned_task,
+				       lies[i].head ? "" : "t7");
 	}
 	end();
 }
