@@ -121,6 +121,7 @@ static int copy_options(struct ahp_agent *agent,
 	agent->explicit_ack = o->flags & AHP_EXPLICIT_ACK;
 	agent->send_flags = o->flags & AHP_RELIABLE;
 	agent->wait = o->wait;
+	agent->yields = o->flags & AHP_YIELD && o->wait == AHP_WAIT_ADAPTIVE;
 	agent->spin_ns = agent->spin_max_ns = agent->options.spin_ns;
 	agent->own_uid = geteuid();
 	agent->options.id = agent->options.name_space = NULL;
@@ -240,7 +241,7 @@ int ahp_agent_open(struct ahp_agent **out,
 	struct ahp_agent *agent;
 	int error = avp__options_copy(&o, sizeof(o), sizeof(o), options,
 				      AHP_EXPLICIT_ACK | AHP_RELIABLE |
-					      AHP_PROGRESS_THREAD,
+					      AHP_PROGRESS_THREAD | AHP_YIELD,
 				      why);
 
 	if (!error)

@@ -227,6 +227,7 @@ struct ahp_agent {
 	uint32_t polls;	  /* since the loop was last run */
 	bool room_wanted; /* by a link */
 	int64_t spin_ns, spin_max_ns; /* before sleeping, in adaptive mode */
+	bool yields;		      /* while it spins */
 
 	struct ahp__peer **peer; /* by place - 1 */
 	uint32_t peers, peers_room;

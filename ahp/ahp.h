@@ -120,9 +120,18 @@ typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
  */
 #define AHP_PROGRESS_THREAD 16u
 
+/*
+ * In adaptive mode: spins for others' sake too. Between its looks the processor is
+ * offered to whoever else could run on it, and what the loop watches is looked at
+ * every few microseconds. For a process that serves sockets, or whose peers may
+ * well be on its own processor, as a gateway's are: else it would spin in their
+ * way. Peers on another processor are heard up to a microsecond later.
+ */
+#define AHP_YIELD 32u
+
 struct ahp_agent_options {
 	uint32_t size;	/* sizeof(struct ahp_agent_options), or 0 */
-	uint32_t flags; /* AHP_EXPLICIT_ACK | _RELIABLE | _PROGRESS_THREAD */
+	uint32_t flags; /* AHP_EXPLICIT_ACK | _RELIABLE | ..: above */
 	const char *id;
 	const char *name_space;	 /* NULL: $AVP_NAMESPACE, else "default" */
 	const char *runtime_dir; /* NULL: see ahp_runtime_dir() */

@@ -3,12 +3,15 @@
  * An agent's turns and sleeps. A wait looks, spins as its mode says, and sleeps in
  * the agent's loop until a bell; ring/wake.h has the protocol and its proof.
  */
+#include <sched.h>
+
 #include "ahp/agent_internal.h"
 #include "ahp/retry.h"
 #include "ring/wake.h"
 
 #define SPINS_PER_CLOCK 32	    /* a look at the clock costs 25 ns */
 #define SPINS_PER_TURN	1024	    /* a look at the sockets costs 250 */
+#define SPINS_YIELDING	128	    /* the same, of who waits for sockets */
 #define WAKE_NS		25000	    /* from a bell until its sleeper runs */
 #define SPIN_MIN_NS	20000	    /* while messages come that soon */
 #define SPIN_LEAST_NS	1000	    /* less is none */
@@ -197,6 +200,7 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		    enum ahp__news news, bool (*ready)(void *arg), void *arg)
 {
 	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
+	unsigned per_turn = agent->yields ? SPINS_YIELDING : SPINS_PER_TURN;
 	bool slept = false, came;
 
 	ahp__settle_all(agent);
@@ -208,6 +212,9 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 			__builtin_ia32_pause();
 			continue;
 		}
+		/* Again and again: whom it is offered to may be owed less. */
+		if (agent->yields && timeout_ns && !slept)
+			sched_yield();
 		now_ns = ahp__now_ns();
 		if (!start_ns) {
 			start_ns = now_ns;
@@ -217,7 +224,7 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		slept |= sleeps_now(agent, now_ns - start_ns) && timeout_ns;
 		if (slept)
 			sleep_until(agent, end_ns, news, ready, arg);
-		else if (spins % SPINS_PER_TURN == 0 || now_ns >= end_ns)
+		else if (spins % per_turn == 0 || now_ns >= end_ns)
 			ahp__agent_turn(agent, 0);
 		if (now_ns >= end_ns)
 			break;

@@ -87,7 +87,8 @@ int gw_agent_open(struct gateway *gw, const char *id,
 	struct ahp_agent_options options = {.id = id,
 					    .identity = identity,
 					    .name_space = gw->name_space,
-					    .flags = AHP_EXPLICIT_ACK,
+					    .flags = AHP_EXPLICIT_ACK |
+						     AHP_YIELD,
 					    .log = log_agent,
 					    .log_arg = gw};
 	struct gw_agent *a = calloc(1, sizeof(*a));

@@ -2,7 +2,6 @@
 /* avp-gateway: options, signals, and the turns in which everything is done. */
 #include <errno.h>
 #include <getopt.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -293,10 +292,6 @@ static void turn(struct program *p, bool sleep)
 		left = next_ns - gw_clock_ns();
 		left = left < 0 ? 0 : left;
 	}
-	/* An agent on this core is given it now, with all that this turn sent,
-	 * and not when we have spun in vain. */
-	if (left)
-		sched_yield();
 	ahp_agent_run(gw->own->agent, left);
 	gw->now_ns = gw_clock_ns();
 	run_ready(gw);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How long an adaptive agent spins before it sleeps, by what its waits took. */
+#include <sched.h>
+
 #include "ahp/agent_internal.h"
+#include "tests/agents.h"
 #include "tests/harness.h"
 
 #define US	1000ll
@@ -56,6 +59,38 @@ static void bounded(void)
 	CU_ASSERT_EQUAL(ahp__spin_next(1, 1, 100 * US, true), 0);
 }
 
+static unsigned yields;
+
+/* In place of the C library's, for the library that is linked in here. */
+int sched_yield(void)
+{
+	yields++;
+	return 0;
+}
+
+/* How often the processor was offered in a wait for nothing. */
+static unsigned yields_of(uint32_t flags, uint32_t wait)
+{
+	struct ahp_agent *agent = agent_open(
+		"spinner", &(struct ahp_agent_options){.flags = flags,
+						       .wait = wait,
+						       .spin_ns = 10000000});
+	struct ahp_message m;
+
+	yields = 0;
+	CU_ASSERT_EQUAL(ahp_receive(agent, &m, 1000 * US), AVP_TIMEOUT);
+	ahp_agent_close(agent);
+	return yields;
+}
+
+/* Only who asked for it pays for the calls, and only while it spins. */
+static void offers_its_processor(void)
+{
+	CU_ASSERT(yields_of(AHP_YIELD, AHP_WAIT_ADAPTIVE) > 1);
+	CU_ASSERT_EQUAL(yields_of(0, AHP_WAIT_ADAPTIVE), 0);
+	CU_ASSERT_EQUAL(yields_of(AHP_YIELD, AHP_WAIT_BLOCK), 0);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -63,8 +98,10 @@ int main(void)
 		TEST(enough_for_frequent_ones),
 		TEST(comes_back),
 		TEST(bounded),
+		TEST(offers_its_processor),
 		{0},
 	};
 
+	agents_begin();
 	return test_main("spin", tests);
 }
