@@ -37,6 +37,8 @@ static void on_ready(struct avp_watch *watch, uint32_t events)
 
 	if (events & AVP_WRITABLE)
 		c->stuck = false;
+	if (events & AVP_READABLE)
+		c->readable = true;
 	/* Told without being asked: a hang-up, which would be told for ever. */
 	if (events & AVP_READABLE & ~watch->events)
 		c->hung_up = true;
@@ -65,6 +67,7 @@ void http_accept(struct http_listener *l, int fd, const char *peer)
 	c->timer.fire = on_timer;
 	c->retry.fire = on_retry;
 	c->ready.run = turn;
+	c->readable = true; /* most have sent something by now */
 	memcpy(c->peer, peer, strlen(peer) + 1);
 	c->next = s->conns;
 	c->before = &s->conns;
@@ -216,6 +219,15 @@ static void end_of_input(struct http_conn *c)
 		c->ending = true;
 }
 
+/*
+ * The socket is read to its end: the loop tells of more. A call that brings less
+ * than it asked for has done so; TLS may hold records of its own, and is asked.
+ */
+static void note_end(struct http_conn *c, long got, size_t asked)
+{
+	c->readable = c->tls || (got > 0 && (size_t)got == asked);
+}
+
 /* Reads once; false when there is nothing more, or nothing more is wanted. */
 static bool read_once(struct http_conn *c, size_t *budget)
 {
@@ -230,7 +242,10 @@ static bool read_once(struct http_conn *c, size_t *budget)
 		at = s->read_buffer;
 		room = HTTP_READ_BYTES;
 	}
-	got = read_some(c, at, room < *budget ? room : *budget);
+	if (room > *budget)
+		room = *budget;
+	got = read_some(c, at, room);
+	note_end(c, got, room);
 	if (got == AVP_AGAIN)
 		return false;
 	if (got == AVP_CLOSED) {
@@ -258,7 +273,7 @@ static void read_all(struct http_conn *c)
 		if (c->eof || c->broken || (c->ending && !c->lingering))
 			return;
 		c->paused = c->in.len >= IN_MAX;
-		if (c->paused)
+		if (c->paused || !c->readable)
 			return;
 		if (!budget) { /* the others' turn */
 			http_ready(c);

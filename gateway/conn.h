@@ -107,6 +107,7 @@ struct http_conn {
 	struct http_request *lent;
 	bool watched;	   /* by the loop */
 	bool hung_up;	   /* as the loop says; not read yet */
+	bool readable;	   /* there may be something to be read */
 	bool shaking;	   /* TLS is being agreed on */
 	bool tls_writes;   /* TLS waits for room before it can read */
 	bool tls_reads;	   /* TLS waits for input before it can write */
