@@ -203,6 +203,7 @@ struct out_peer {
 	struct gw_timer timer;
 	struct gw_ready kick;
 	bool http2; /* spoken with it last */
+	int newest; /* of its sockets; -1: none */
 
 	/* peer.c */
 	struct out_list queue;

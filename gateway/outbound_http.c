@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests to a peer: libcurl's multi interface, driven by the gateway's turns. */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "gateway/outbound.h"
 
@@ -41,18 +45,35 @@ static void sock_ready(struct avp_watch *watch, uint32_t events)
 
 static void finish_all(struct out_peer *peer);
 
+static void hold_back(int fd, int on)
+{
+	if (fd >= 0)
+		setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+}
+
+/*
+ * libcurl writes a request of HTTP/2 in three calls: its header, its body, the end
+ * of the stream. They leave together, since the peer would wake for each.
+ */
+static void act(struct out_peer *peer, curl_socket_t fd, int bits)
+{
+	int held = bits == CURL_CSELECT_IN ? -1 : peer->newest, running;
+
+	hold_back(held, 1);
+	curl_multi_socket_action(peer->multi, fd, bits, &running);
+	hold_back(held, 0);
+	finish_all(peer);
+}
+
 static void sock_run(struct gw_ready *item)
 {
 	struct sock *s =
 		(struct sock *)((char *)item - offsetof(struct sock, item));
-	struct out_peer *peer = s->peer;
-	int running, bits = (s->events & AVP_READABLE ? CURL_CSELECT_IN : 0) |
-			    (s->events & AVP_WRITABLE ? CURL_CSELECT_OUT : 0);
+	int bits = (s->events & AVP_READABLE ? CURL_CSELECT_IN : 0) |
+		   (s->events & AVP_WRITABLE ? CURL_CSELECT_OUT : 0);
 
 	s->events = 0;
-	/* May free s. */
-	curl_multi_socket_action(peer->multi, s->watch.fd, bits, &running);
-	finish_all(peer);
+	act(s->peer, s->watch.fd, bits); /* may free s */
 }
 
 static uint32_t events_of(int what)
@@ -102,6 +123,25 @@ static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *arg,
 	return avp_loop_change(peer->gw->loop, &s->watch, NULL) ? -1 : 0;
 }
 
+/* Of HTTP/2 there is one connection, as a rule. */
+static int sock_opened(void *arg, curl_socket_t fd, curlsocktype type)
+{
+	struct out_peer *peer = arg;
+
+	(void)type;
+	peer->newest = fd;
+	return CURL_SOCKOPT_OK;
+}
+
+static int sock_closed(void *arg, curl_socket_t fd)
+{
+	struct out_peer *peer = arg;
+
+	if (peer->newest == fd)
+		peer->newest = -1;
+	return close(fd);
+}
+
 static int timer_changed(CURLM *multi, long timeout_ms, void *arg)
 {
 	struct out_peer *peer = arg;
@@ -118,11 +158,7 @@ static int timer_changed(CURLM *multi, long timeout_ms, void *arg)
 
 static void kick_run(struct gw_ready *item)
 {
-	struct out_peer *peer = peer_of_kick(item);
-	int running;
-
-	curl_multi_socket_action(peer->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	finish_all(peer);
+	act(peer_of_kick(item), CURL_SOCKET_TIMEOUT, 0);
 }
 
 static void timer_fired(struct gw_timer *timer)
@@ -276,6 +312,10 @@ static CURL *easy_new(struct out_request *r, const struct gw_conf_peer *conf)
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, r);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_line);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, r);
+	curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, sock_opened);
+	curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, r->peer);
+	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, sock_closed);
+	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, r->peer);
 	set_tls(easy, &conf->tls);
 	return easy;
 }
@@ -512,6 +552,7 @@ int out_http_open(struct out_peer *peer, struct avp_reason *why)
 
 	peer->timer.fire = timer_fired;
 	peer->kick.run = kick_run;
+	peer->newest = -1;
 	peer->multi = curl_multi_init();
 	if (!peer->multi)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for a peer");
