@@ -49,21 +49,72 @@ static int system_error(struct avp_reason *why, const char *what,
 	return avp__fail(why, code, "%s %s: %s", what, name, strerror(error));
 }
 
+/* The same for a name of ours, where something else may stand in its place. */
+static int name_error(struct avp_reason *why, const char *what, int dir,
+		      const char *name)
+{
+	char link[32], path[4096];
+	int error = errno;
+	struct stat st;
+	ssize_t n;
+
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) ||
+	    (!S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode))) {
+		errno = error;
+		return system_error(why, what, name);
+	}
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	n = readlink(link, path, sizeof(path) - 1);
+	path[n < 0 ? 0 : n] = 0;
+	return avp__fail(
+		why, AVP_IO,
+		"%s %s: it is %s, which no agent has made; remove it "
+		"from %s",
+		what, name,
+		S_ISDIR(st.st_mode) ? "a directory" : "a symbolic link", path);
+}
+
 /* ---- directories ----------------------------------------------------------- */
 
-/* Opens a directory that nobody else can plant names in; made if missing. */
-static int open_safe(int at, const char *path, mode_t mode,
+static int no_directory(const char *path, int at, const char *name,
+			struct avp_reason *why)
+{
+	int error = errno;
+	struct stat st;
+
+	if (error == ENOENT)
+		return avp__fail(
+			why, AVP_IO,
+			"cannot make directory %s: what it would be in "
+			"is not there; make that first",
+			path);
+	if (!fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) &&
+	    !S_ISDIR(st.st_mode))
+		return avp__fail(
+			why, AVP_IO,
+			"%s is %s; a directory is needed, by its own name",
+			path,
+			S_ISLNK(st.st_mode) ? "a symbolic link" : "a file");
+	errno = error;
+	return system_error(why, "cannot make or open directory", path);
+}
+
+/*
+ * Opens the directory name in at, whose whole path is told when it fails. Nobody
+ * else can plant names in it. It is made if it is missing.
+ */
+static int open_safe(int at, const char *name, mode_t mode, const char *path,
 		     struct avp_reason *why)
 {
-	bool made = !mkdirat(at, path, 0700);
+	bool made = !mkdirat(at, name, 0700);
 	struct stat st;
 	int fd;
 
 	if (!made && errno != EEXIST)
-		return system_error(why, "cannot make directory", path);
-	fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		return no_directory(path, at, name, why);
+	fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return system_error(why, "cannot open directory", path);
+		return no_directory(path, at, name, why);
 	/* Not by mkdir: the umask would keep a group out that is let in. */
 	if (made && mode != 0700)
 		fchmod(fd, mode);
@@ -86,22 +137,24 @@ static int open_runtime_dir(const char *wanted, char *path, size_t cap,
 	int fd = -1;
 
 	if (named && *named) {
-		snprintf(path, cap, "%s", named);
-		return open_safe(AT_FDCWD, path, 0700, why);
+		if ((size_t)snprintf(path, cap, "%s", named) >= cap)
+			return avp__fail(why, AVP_USAGE,
+					 "the runtime directory's path has %zu "
+					 "bytes; up to %zu are possible",
+					 strlen(named), cap - 1);
+		return open_safe(AT_FDCWD, path, 0700, path, why);
 	}
-	if (xdg && *xdg) {
-		snprintf(path, cap, "%s/avp", xdg);
-		fd = open_safe(AT_FDCWD, path, 0700, why);
-	}
+	if (xdg && *xdg && (size_t)snprintf(path, cap, "%s/avp", xdg) < cap)
+		fd = open_safe(AT_FDCWD, path, 0700, path, why);
 	if (fd < 0) {
 		snprintf(path, cap, "/run/avp");
-		fd = open_safe(AT_FDCWD, path, 0700, why);
+		fd = open_safe(AT_FDCWD, path, 0700, path, why);
 	}
 	if (fd < 0 || faccessat(fd, ".", W_OK | X_OK, AT_EACCESS)) {
 		if (fd >= 0)
 			close(fd);
 		snprintf(path, cap, "/tmp/avp-%u", (unsigned)geteuid());
-		fd = open_safe(AT_FDCWD, path, 0700, why);
+		fd = open_safe(AT_FDCWD, path, 0700, path, why);
 	}
 	return fd;
 }
@@ -125,7 +178,7 @@ int ahp__names_dir(const char *runtime_dir, const char *name_space,
 		   struct avp_reason *why)
 {
 	const char *name = name_space ? name_space : getenv("AVP_NAMESPACE");
-	char path[4096];
+	char path[4096 + AHP__NAME_BYTES];
 	struct stat st;
 	int top, fd;
 
@@ -136,12 +189,16 @@ int ahp__names_dir(const char *runtime_dir, const char *name_space,
 				 "namespace \"%.80s\": must be 1-64 of "
 				 "[A-Za-z0-9._-], no leading dot",
 				 name);
-	top = open_runtime_dir(runtime_dir, path, sizeof(path), why);
+	top = open_runtime_dir(runtime_dir, path, 4096, why);
 	if (top < 0)
 		return top;
 	/* As the directory above: for a group with setgid, which is inherited. */
-	fd = fstat(top, &st) ? system_error(why, "fstat of", path) :
-			       open_safe(top, name, st.st_mode & 02770, why);
+	if (fstat(top, &st)) {
+		fd = system_error(why, "fstat of", path);
+	} else {
+		snprintf(path + strlen(path), AHP__NAME_BYTES, "/%s", name);
+		fd = open_safe(top, name, st.st_mode & 02770, path, why);
+	}
 	close(top);
 	return fd;
 }
@@ -176,7 +233,7 @@ int ahp__names_lock(int dir, struct avp_reason *why)
 				0660);
 
 		if (fd < 0)
-			return system_error(why, "cannot open", ".lock");
+			return name_error(why, "cannot open", dir, ".lock");
 		while (flock(fd, LOCK_EX))
 			if (errno != EINTR) {
 				close(fd);
@@ -260,7 +317,7 @@ int ahp__names_hold(int dir, const char *id, bool create,
 		    O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0),
 		    0600);
 	if (fd < 0)
-		return system_error(why, "cannot open", name);
+		return name_error(why, "cannot open", dir, name);
 	if (!flock(fd, LOCK_EX | LOCK_NB))
 		return fd;
 	close(fd);
@@ -355,7 +412,8 @@ static int listen_as(struct ahp_agent *agent, struct avp_reason *why)
 
 	hidden_name(hidden, agent->id);
 	name_of(name, agent->id, ".sock");
-	unlinkat(agent->dir, hidden, 0);
+	if (unlinkat(agent->dir, hidden, 0) && errno != ENOENT)
+		return name_error(why, "cannot remove", agent->dir, hidden);
 	fd = make_socket(agent->dir, hidden, &address, why);
 	if (fd < 0)
 		return fd;
@@ -364,7 +422,8 @@ static int listen_as(struct ahp_agent *agent, struct avp_reason *why)
 	    fchmodat(agent->dir, hidden, shared ? 0666 : 0600, 0) ||
 	    listen(fd, SOMAXCONN) ||
 	    renameat(agent->dir, hidden, agent->dir, name)) {
-		int error = system_error(why, "cannot listen as", name);
+		int error =
+			name_error(why, "cannot listen as", agent->dir, name);
 
 		unlinkat(agent->dir, hidden, 0);
 		close(fd);
@@ -382,7 +441,7 @@ static int open_page_file(struct ahp_agent *agent, struct avp_reason *why)
 	unlinkat(agent->dir, name, 0);
 	fd = openat(agent->dir, name,
 		    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-	return fd < 0 ? system_error(why, "cannot make", name) : fd;
+	return fd < 0 ? name_error(why, "cannot make", agent->dir, name) : fd;
 }
 
 /* ---- an agent's own names ---------------------------------------------------- */

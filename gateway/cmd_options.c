@@ -305,6 +305,10 @@ int cmd_arguments(const struct cmd_page *page, const struct cmd_option *options,
 			     argv[page->most + 1]);
 	if (operands < page->least)
 		return usage(page, "%s is needed", page->operands);
+	for (int i = 1; i <= operands; i++)
+		if (!argv[i][0])
+			return usage(page, "\"\" is no %s: it is empty",
+				     page->operands);
 	return CMD_GO_ON;
 }
 

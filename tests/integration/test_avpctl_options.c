@@ -84,6 +84,7 @@ static void each_refuses_alike(void)
 		CU_ASSERT_EQUAL(run(i, "--config=", NULL, NULL), 2);
 		CU_ASSERT_EQUAL(run(i, "--config=a", "--config=b", NULL), 2);
 		CU_ASSERT(tool_has("tool.err", "--config is given twice"));
+		CU_ASSERT_EQUAL(run(i, "", NULL, NULL), 2);
 		CU_ASSERT_EQUAL(run(i, "a", "b", "c"), 2);
 		CU_ASSERT(tool_has("tool.err", ": USAGE: "));
 	}

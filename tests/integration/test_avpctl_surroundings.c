@@ -324,6 +324,66 @@ static void no_home_and_no_directory(void)
 	free(run);
 }
 
+static int recv_a(void)
+{
+	return TOOL("recv", "--as", "a", "--timeout", "0");
+}
+
+/* What stands where an agent's names go is named, with its directory. */
+static void names_in_the_way(void)
+{
+	static const char *const names[] = {"a.lock", "a.sock", "a.page",
+					    ".a.new", ".lock"};
+	char name[64], text[64];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		mkdir(tool_path("run/default"), 0700);
+		snprintf(name, sizeof(name), "run/default/%s", names[i]);
+		snprintf(text, sizeof(text), " %s: it is a directory, which ",
+			 names[i]);
+		CU_ASSERT_EQUAL(mkdir(tool_path(name), 0700), 0);
+		CU_ASSERT_EQUAL(recv_a(), 3);
+		CU_ASSERT(tool_complained("tool", "avpctl: recv: IO: cannot "));
+		CU_ASSERT(tool_has("tool.err", text));
+		CU_ASSERT(tool_has("tool.err", "; remove it from "));
+		CU_ASSERT(tool_has("tool.err", tool_path("run/default")));
+		CU_ASSERT_EQUAL(TOOL("ls"), 0);
+		CU_ASSERT_EQUAL(rmdir(tool_path(name)), 0);
+		CU_ASSERT_EQUAL(recv_a(), 0);
+	}
+	CU_ASSERT_EQUAL(symlink("b", tool_path("run/default/a.lock")), 0);
+	CU_ASSERT_EQUAL(recv_a(), 3);
+	CU_ASSERT(tool_has("tool.err", " a.lock: it is a symbolic link, "));
+	CU_ASSERT_EQUAL(unlink(tool_path("run/default/a.lock")), 0);
+}
+
+/* A runtime directory that is none, or leads elsewhere, or is nowhere. */
+static void directories_that_are_none(void)
+{
+	static char far[5000];
+	const char *const dirs[][2] = {
+		{tool_path("turned"),
+		 "turned is a symbolic link; a directory is needed"},
+		{tool_save_text("plain", ""), "plain is a file; a directory"},
+		{tool_path("no/where"), "no/where: what it would be in is not"},
+		{"/proc", "cannot make directory /proc/default: "},
+		{far, "path has 4999 bytes; up to 4095"},
+	};
+	char *run = strdup(getenv("AVP_RUNTIME_DIR"));
+
+	memset(far, 'a', sizeof(far) - 1);
+	CU_ASSERT_EQUAL(symlink("run", tool_path("turned")), 0);
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++) {
+		setenv("AVP_RUNTIME_DIR", dirs[i][0], 1);
+		CU_ASSERT_EQUAL(recv_a(), dirs[i][0] == far ? 2 : 3);
+		CU_ASSERT(tool_complained("tool", "avpctl: recv: "));
+		CU_ASSERT(tool_has("tool.err", dirs[i][1]));
+	}
+	unlink(tool_path("turned"));
+	setenv("AVP_RUNTIME_DIR", run, 1);
+	free(run);
+}
+
 /* No command but realign loads BLAS, whose start wants hundreds of MiB. */
 static void little_memory(void)
 {
@@ -371,6 +431,7 @@ int main(int argc, char **argv)
 		TEST(outputs_that_do_not_fit), TEST(its_own_input),
 		TEST(inputs_without_end),      TEST(streams_without_end),
 		TEST(arguments_of_a_mebibyte), TEST(no_home_and_no_directory),
+		TEST(names_in_the_way),	       TEST(directories_that_are_none),
 		TEST(little_memory),	       {0},
 	};
 
