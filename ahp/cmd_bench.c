@@ -104,7 +104,7 @@ static int parse_wait(const char *text, enum ahp_wait *wait)
 static int settle(struct bench_options *o, const struct bench_default *d,
 		  bool wait_given)
 {
-	if (!o->size)
+	if (o->size == UINT64_MAX)
 		o->size = d->size;
 	if (o->links && !d->links)
 		return cmd_failf("bench", AVP_USAGE,
@@ -267,7 +267,8 @@ static int run_bench(struct bench_options *o, const struct bench_kind *kind)
 
 int cmd_bench(int argc, char **argv)
 {
-	struct bench_options options = {.seconds = 2};
+	struct bench_options options = {.size = UINT64_MAX,
+					.seconds = 2};
 	struct bench_kind kind;
 	int status;
 

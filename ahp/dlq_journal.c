@@ -28,7 +28,10 @@ int avp__journal_fail(struct avp_reason *why, const char *what,
 	else if (error == ENOMEM || error == EMFILE || error == ENFILE)
 		code = AVP_NO_MEMORY;
 	return avp__fail(why, code, "dead letter queue: %s %s: %s", what, name,
-			 strerror(error));
+			 error == EISDIR
+				 ? "it is a directory, which no queue has made; "
+				   "remove it"
+				 : strerror(error));
 }
 
 uint32_t avp__journal_crc(uint32_t crc, const void *bytes, uint64_t len)

@@ -63,7 +63,8 @@ static int open_journal(struct ahp_dlq *q, struct avp_reason *why)
 		return fd;
 	close(fd);
 	return avp__fail(why, AVP_PERMISSION,
-			 "dead letter queue: the journal is no file of ours");
+			 "dead letter queue: the journal is no file of ours; "
+			 "remove it or name another directory");
 }
 
 /* A new, empty journal. Another's that was cut in the making is replaced. */

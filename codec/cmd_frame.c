@@ -43,14 +43,13 @@ static int decode_one(struct decoder *d, const char *file, const char *payload,
 {
 	struct avp_json_writer w;
 	struct avp_buf out = {0};
-	int err;
+	int err = 0;
 
-	if (payload && cmd_same_file(file, payload))
-		return avp__fail(why, AVP_USAGE,
-				 "--payload %.100s is the file of the frame "
-				 "itself; name another",
-				 payload);
-	err = decode(d, file, false, why);
+	if (payload)
+		err = cmd_check_output("--payload", payload, true,
+				       (const char *const[]){file, NULL}, why);
+	if (!err)
+		err = decode(d, file, false, why);
 	if (!err && payload) {
 		struct cmd_piece piece = {d->content.data,
 					  d->content.frame.content_bytes};

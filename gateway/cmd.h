@@ -165,8 +165,13 @@ void cmd_file_fini(struct cmd_file *file);
  */
 int cmd_frame_fill(struct cmd_file *file, struct avp_reason *why);
 
-/* Would writing the one destroy the other? Links are followed. */
-bool cmd_same_file(const char *input, const char *output);
+/*
+ * An output that may be written: it is none of the inputs (up to NULL; links are
+ * followed), whose bytes would be lost, nor stdout if that is for the JSON. 0 or
+ * AVP_USAGE.
+ */
+int cmd_check_output(const char *option, const char *output, bool json,
+		     const char *const *inputs, struct avp_reason *why);
 
 /* Writes all of it to an open fd, whatever interrupts; 0, or -1 and errno. */
 int cmd_write(int fd, const void *data, size_t len);

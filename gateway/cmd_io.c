@@ -269,7 +269,7 @@ int cmd_file_write(const char *path, const struct cmd_piece *pieces,
 	return failed ? cmd_io_fail(path, "write", why) : 0;
 }
 
-bool cmd_same_file(const char *input, const char *output)
+static bool same_file(const char *input, const char *output)
 {
 	struct stat in, out;
 
@@ -277,4 +277,20 @@ bool cmd_same_file(const char *input, const char *output)
 		return false;
 	return !stat(output, &out) && S_ISREG(in.st_mode) &&
 	       in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+}
+
+int cmd_check_output(const char *option, const char *output, bool json,
+		     const char *const *inputs, struct avp_reason *why)
+{
+	if (json && !strcmp(output, "-"))
+		return avp__fail(why, AVP_USAGE,
+				 "%s -: stdout is for the JSON; name a file",
+				 option);
+	for (; *inputs; inputs++)
+		if (same_file(*inputs, output))
+			return avp__fail(why, AVP_USAGE,
+					 "%s %.80s is %.80s, an input, whose "
+					 "bytes would be lost; name another",
+					 option, output, *inputs);
+	return 0;
 }

@@ -2,6 +2,7 @@
 /* avpctl realign compute | apply. */
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -313,10 +314,11 @@ static int print_answer(const struct answer *a, struct avp_reason *why)
 	return err;
 }
 
-/* 0, if it was not given, is another's business. */
+#define NOT_GIVEN UINT64_MAX /* no count that an option could have */
+
 static int check_count(const char *name, uint64_t count, struct avp_reason *why)
 {
-	if (count <= UINT32_MAX)
+	if ((count && count <= UINT32_MAX) || count == NOT_GIVEN)
 		return 0;
 	return avp__fail(why, AVP_USAGE,
 			 "%s %llu; a count from 1 to %u is expected", name,
@@ -325,7 +327,9 @@ static int check_count(const char *name, uint64_t count, struct avp_reason *why)
 
 static int run_compute(const struct request *q, struct avp_reason *why)
 {
-	const bool files = q->e_in && q->e_out && q->vocab && q->dim && q->out;
+	const char *const inputs[] = {q->e_in, q->e_out, NULL};
+	const bool files = q->e_in && q->e_out && q->vocab != NOT_GIVEN &&
+			   q->dim != NOT_GIVEN && q->out;
 	struct answer a = {0};
 	int err;
 
@@ -333,10 +337,10 @@ static int run_compute(const struct request *q, struct avp_reason *why)
 		return avp__fail(why, AVP_USAGE,
 				 "give --model, or --e-in, --e-out, --vocab, "
 				 "--dim and -o");
-	err = check_count("--vocab", q->vocab, why);
-	if (!err)
-		err = check_count("--dim", q->dim, why);
-	if (err)
+	if ((err = check_count("--vocab", q->vocab, why)) ||
+	    (err = check_count("--dim", q->dim, why)) ||
+	    (q->out &&
+	     (err = cmd_check_output("-o", q->out, true, inputs, why))))
 		return err;
 	err = q->model ? compute_model(q, &a, why) : compute_files(q, &a, why);
 	if (!err && q->out)
@@ -372,15 +376,24 @@ static int apply_rows(const struct request *q, const struct floats *w,
 
 static int run_apply(const struct request *q, struct avp_reason *why)
 {
+	const char *const inputs[] = {q->matrix, q->in, NULL};
+	const float norm = (float)q->target_norm;
 	struct floats w, h;
 	int err;
 
-	if (!q->matrix || !q->in || !q->dim || !q->out || isnan(q->target_norm))
+	if (!q->matrix || !q->in || q->dim == NOT_GIVEN || !q->out ||
+	    isnan(norm))
 		return avp__fail(why, AVP_USAGE,
 				 "--matrix, --target-norm, --in, --dim and -o "
 				 "are needed");
-	err = check_count("--dim", q->dim, why);
-	if (err)
+	if (norm <= 0 || isinf(norm))
+		return avp__fail(why, AVP_USAGE,
+				 "--target-norm %g; a float32 from %g to %g is "
+				 "expected",
+				 q->target_norm, (double)FLT_TRUE_MIN,
+				 (double)FLT_MAX);
+	if ((err = check_count("--dim", q->dim, why)) ||
+	    (err = cmd_check_output("-o", q->out, false, inputs, why)))
 		return err;
 	err = floats_open(&w, q->matrix, q->dim, q->dim, why);
 	if (err)
@@ -410,7 +423,7 @@ static int realign_compute(int argc, char **argv)
 		"little-endian float32, row-major. A model's matrix is kept in "
 		"a file that\n"
 		"torch.load() reads.\n"};
-	struct request q = {0};
+	struct request q = {.vocab = NOT_GIVEN, .dim = NOT_GIVEN};
 	const struct cmd_option options[] = {
 		{"e-in", CMD_TEXT, &q.e_in, "E_IN.f32", "input embeddings"},
 		{"e-out", CMD_TEXT, &q.e_out, "E_OUT.f32",
@@ -442,7 +455,7 @@ static int realign_apply(int argc, char **argv)
 		"a file. Files are\n"
 		"raw little-endian float32, row-major. All options are "
 		"needed.\n"};
-	struct request q = {.target_norm = NAN};
+	struct request q = {.dim = NOT_GIVEN, .target_norm = NAN};
 	const struct cmd_option options[] = {
 		{"matrix", CMD_TEXT, &q.matrix, "W.f32",
 		 "what realign compute wrote"},

@@ -407,6 +407,7 @@ static void wrong_usage_is_told(void)
 	CU_ASSERT(complained("avpctl: bench: USAGE: speed: "));
 	CU_ASSERT_EQUAL(run("latency", "wake"), 2);
 	CU_ASSERT(complained(usage));
+	CU_ASSERT_EQUAL(run("latency", "--size", "0", QUICK), 2);
 	CU_ASSERT_EQUAL(run("latency", "--size", "8"), 2);
 	CU_ASSERT(complained("avpctl: bench: USAGE: --size 8"));
 	CU_ASSERT_EQUAL(run("latency", "--size", "x"), 2);

@@ -248,6 +248,37 @@ static void strange_weights(void)
 	}
 }
 
+/* Numbers that cannot be, and outputs that would cost an input or the JSON. */
+static void odd_arguments(void)
+{
+	static const char *const norms[] = {"1e39", "1e-50", "1e300"};
+	const float w[4] = {1, 0, 0, 1};
+
+	tool_save("w", w, sizeof(w));
+	tool_save("x", w, sizeof(w));
+	for (int i = 0; i < 3; i++) {
+		CU_ASSERT_EQUAL(TOOL("realign", "apply", "--matrix",
+				     tool_path("w"), "--in", tool_path("x"),
+				     "--dim", "2", "-o", tool_path("never"),
+				     "--target-norm", norms[i]),
+				2);
+		complained("USAGE: --target-norm 1e");
+		CU_ASSERT_EQUAL(access(tool_path("never"), F_OK), -1);
+	}
+	CU_ASSERT_EQUAL(TOOL("realign", "apply", "--matrix", tool_path("w"),
+			     "--in", tool_path("x"), "--dim", "2", "-o",
+			     tool_path("x"), "--target-norm", "1"),
+			2);
+	complained(", an input, whose bytes would be lost");
+	for (int i = 0; i < 3; i++)
+		CU_ASSERT_EQUAL(TOOL("realign", "compute", "--e-in",
+				     tool_path("w"), "--e-out", tool_path("x"),
+				     "--vocab", i ? "2" : "0", "--dim", "2",
+				     "-o", i < 2 ? "-" : tool_path("w")),
+				2);
+	complained(", an input, whose bytes would be lost");
+}
+
 /* A model directory without lm_head, then with; its cache; tied weights. */
 static void models(void)
 {
@@ -293,10 +324,9 @@ static void models(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		TEST(identities),  TEST(bad_identities),
-		TEST(resolutions), TEST(caches),
-		TEST(matrices),	   TEST(strange_weights),
-		TEST(models),	   {0},
+		TEST(identities), TEST(bad_identities), TEST(resolutions),
+		TEST(caches),	  TEST(matrices),	TEST(strange_weights),
+		TEST(models),	  TEST(odd_arguments),	{0},
 	};
 
 	(void)argc;

@@ -181,6 +181,17 @@ static void its_own_input(void)
 	bytes_free(&b);
 }
 
+/* What prints JSON prints nothing else there. */
+static void stdout_is_for_json(void)
+{
+	tool_save("frame", frame, 16);
+	CU_ASSERT_EQUAL(
+		TOOL("frame", "decode", tool_path("frame"), "--payload", "-"),
+		2);
+	CU_ASSERT(tool_complained("tool", "avpctl: frame decode: USAGE: "
+					  "--payload -: stdout is for "));
+}
+
 /* ---- inputs --------------------------------------------------------------- */
 
 /* What reads a frame or a KV-cache judges the head of what never ends. */
@@ -426,13 +437,21 @@ static void little_memory(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		TEST(a_full_device),	       TEST(a_closed_stdout),
-		TEST(a_reader_that_went),      TEST(outputs_are_whole),
-		TEST(outputs_that_do_not_fit), TEST(its_own_input),
-		TEST(inputs_without_end),      TEST(streams_without_end),
-		TEST(arguments_of_a_mebibyte), TEST(no_home_and_no_directory),
-		TEST(names_in_the_way),	       TEST(directories_that_are_none),
-		TEST(little_memory),	       {0},
+		TEST(a_full_device),
+		TEST(a_closed_stdout),
+		TEST(a_reader_that_went),
+		TEST(outputs_are_whole),
+		TEST(outputs_that_do_not_fit),
+		TEST(its_own_input),
+		TEST(stdout_is_for_json),
+		TEST(inputs_without_end),
+		TEST(streams_without_end),
+		TEST(arguments_of_a_mebibyte),
+		TEST(no_home_and_no_directory),
+		TEST(names_in_the_way),
+		TEST(directories_that_are_none),
+		TEST(little_memory),
+		{0},
 	};
 
 	(void)argc;

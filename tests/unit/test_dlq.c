@@ -554,6 +554,17 @@ static void directories(void)
 	CU_ASSERT(open_with(&q, "d", 0, 0) != 0);
 	spill(place("d/file"), "", 0);
 	CU_ASSERT(open_with(&q, "d/file", 0, 0) != 0);
+	/* What no queue has made is named, and what to do with it. */
+	mkdir(place("g"), 0700), mkdir(place("g/ns"), 0700);
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s",
+			 place(i ? "g/ns/journal" : "g/ns/.lock"));
+		CU_ASSERT_EQUAL(mkdir(path, 0700), 0);
+		CU_ASSERT_EQUAL(open_with(&q, "g", 0, 0), AVP_IO);
+		CU_ASSERT_PTR_NOT_NULL(strstr(why.text, "is a directory, "));
+		CU_ASSERT_PTR_NOT_NULL(strstr(why.text, "; remove it"));
+		rmdir(path);
+	}
 }
 
 static void default_directory(void)
