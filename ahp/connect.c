@@ -26,6 +26,20 @@ static int link_state(const struct ahp__peer *peer, struct avp_reason *why)
 	return peer->error;
 }
 
+static int64_t left_until(int64_t end_ns)
+{
+	int64_t left = end_ns == AHP_FOREVER ? end_ns : end_ns - ahp__now_ns();
+
+	return left < 0 ? 0 : left;
+}
+
+static int too_late(const struct ahp__peer *peer, struct avp_reason *why)
+{
+	return avp__fail(why, AVP_TIMEOUT,
+			 "%s has not answered in time; it may be computing",
+			 peer->id);
+}
+
 /* Waits for the link of a peer, making it if there is none. */
 static int link_peer(struct ahp_agent *agent, struct ahp__peer *peer,
 		     int64_t timeout_ns, struct avp_reason *why)
@@ -35,27 +49,31 @@ static int link_peer(struct ahp_agent *agent, struct ahp__peer *peer,
 
 	if (timeout_ns == AHP_USUAL)
 		timeout_ns = agent->options.task_timeout_ns;
-	end_ns = timeout_ns < AHP_FOREVER - end_ns ? end_ns + timeout_ns :
-						     AHP_FOREVER;
+	end_ns = timeout_ns < AHP_FOREVER - end_ns ? end_ns + timeout_ns
+						   : AHP_FOREVER;
 	for (;;) {
 		if (!peer->link) {
 			error = ahp__link_connect(agent, peer, why);
 			if (error)
 				return error;
 		}
-		left = end_ns == AHP_FOREVER ? end_ns : end_ns - ahp__now_ns();
-		error = ahp__agent_wait(agent, left < 0 ? 0 : left,
+		error = ahp__agent_wait(agent, left_until(end_ns),
 					NEWS_MESSAGES, link_decided, peer);
 		if (error)
-			return avp__fail(why, AVP_TIMEOUT,
-					 "%s has not answered in time; it may be "
-					 "computing",
-					 peer->id);
+			return too_late(peer, why);
 		error = link_state(peer, why);
 		if (error != AVP_AGAIN)
 			return error;
-		/* Both connected at once: the other's connection stays. */
-		ahp__agent_turn(agent, DUPLICATE_PAUSE_NS);
+		/*
+		 * Both connected at once: the other's connection stays. Who does
+		 * not wait is told to ask again, and comes upon it then.
+		 */
+		left = left_until(end_ns);
+		if (!left)
+			return too_late(peer, why);
+		ahp__agent_turn(agent, left < DUPLICATE_PAUSE_NS
+					       ? left
+					       : DUPLICATE_PAUSE_NS);
 	}
 }
 
@@ -67,10 +85,11 @@ int ahp_connect(struct ahp_agent *agent, const char *id, int64_t timeout_ns,
 
 	AHP_GUARD(agent);
 	if (!ahp__id_ok(id) || !strcmp(id, agent->id))
-		return avp__fail(why, AVP_USAGE,
-				 "\"%.80s\" is not the id of another agent: 1-%d "
-				 "of [A-Za-z0-9._-], no leading dot",
-				 id ? id : "", AHP_ID_BYTES);
+		return avp__fail(
+			why, AVP_USAGE,
+			"\"%.80s\" is not the id of another agent: 1-%d "
+			"of [A-Za-z0-9._-], no leading dot",
+			id ? id : "", AHP_ID_BYTES);
 	peer = ahp__peer_get(agent, id);
 	if (!peer)
 		return avp__fail(why, AVP_NO_MEMORY,

@@ -11,7 +11,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/harness.h"
@@ -59,6 +61,70 @@ static bool refused(struct raw *raw)
 	while ((kind = raw_hear(raw, &m)) > 0)
 		continue;
 	return kind == 0;
+}
+
+/* ---- a listener ------------------------------------------------------------------ */
+
+/* Listens under a name, without the lock that an agent would hold. */
+static int listener(const char *id)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/default/%s.sock",
+		 getenv("AVP_RUNTIME_DIR"), id);
+	CU_ASSERT_EQUAL_FATAL(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	CU_ASSERT_EQUAL_FATAL(listen(fd, 8), 0);
+	return fd;
+}
+
+/* Answers the next Hello with "there is a link already", which is not so. */
+static void says_again(int listening)
+{
+	struct wire_refuse say = {.head = {WIRE_MAGIC, WIRE_MAJOR, WIRE_MINOR,
+					   WIRE_REFUSE, sizeof(say)},
+				  .code = AVP_AGAIN};
+	struct raw raw = {.sock = accept4(listening, NULL, NULL,
+					  SOCK_CLOEXEC | SOCK_NONBLOCK)};
+
+	CU_ASSERT_FATAL(raw.sock >= 0);
+	CU_ASSERT(raw_say(&raw, &say, sizeof(say), NULL, 0));
+	close(raw.sock);
+}
+
+static int64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * SECOND_NS + t.tv_nsec;
+}
+
+/* Who does not wait for a link is not made to: once at least in ten times. */
+static void puts_off(void)
+{
+	int64_t best = LONG_NS, begin_ns, took;
+	char path[200];
+	int fd;
+
+	begin();
+	fd = listener("evil");
+	for (int i = 0; i < 10; i++) {
+		CU_ASSERT_EQUAL(ahp_connect(v, "evil", 0, NULL, NULL),
+				AVP_TIMEOUT);
+		says_again(fd);
+		begin_ns = clock_ns();
+		CU_ASSERT_EQUAL(ahp_connect(v, "evil", 0, NULL, NULL),
+				AVP_TIMEOUT);
+		took = clock_ns() - begin_ns;
+		best = took < best ? took : best;
+	}
+	CU_ASSERT(best < SECOND_NS / 200);
+	close(fd);
+	snprintf(path, sizeof(path), "%s/default/evil.sock",
+		 getenv("AVP_RUNTIME_DIR"));
+	CU_ASSERT_EQUAL(unlink(path), 0);
+	end();
 }
 
 /* ---- before the Hello ------------------------------------------------------------ */
@@ -698,6 +764,7 @@ int main(void)
 {
 	static const struct test tests[] = {
 		TEST(other_users),
+		TEST(puts_off),
 		TEST(silent_strangers),
 		TEST(garbage),
 		TEST(fds_before_hello),
