@@ -343,9 +343,10 @@ enum ahp_liveness {
  * the connection (the gateway) calls ahp_heartbeat_update() for all that comes
  * from one, and, at least once in each interval, ahp_heartbeat_due(), which says
  * true when interval_ns have passed since it last did (or on first asking): then
- * it sends what ahp_heartbeat_write() appends, a HEARTBEAT in its JSON form. An
- * agent is stuck when AHP_HEARTBEATS_STUCK intervals have passed in silence, one
- * more than may be late, and dead after AHP_HEARTBEATS_DEAD.
+ * it sends what ahp_heartbeat_write() appends, a HEARTBEAT in its JSON form (or,
+ * as avp-gateway, the same as a text message). An agent is stuck when
+ * AHP_HEARTBEATS_STUCK intervals have passed in silence, one more than may be
+ * late, and dead after AHP_HEARTBEATS_DEAD.
  */
 #define AHP_HEARTBEATS_STUCK 2
 #define AHP_HEARTBEATS_DEAD  5

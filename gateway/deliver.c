@@ -32,6 +32,7 @@ void deliver_speak(struct exchange *x, struct avp_str source)
 {
 	struct gw_agent *speaker = gw_speaker(x->gw, source);
 
+	gw_outbound_heard(speaker);
 	if (x->speaker == speaker)
 		return;
 	if (x->state == LINKING)

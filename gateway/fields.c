@@ -119,9 +119,13 @@ bool fields_read(struct exchange *x)
 	struct avp_str encoding = http_get(r, HTTP_AHP_ENCODING);
 
 	x->wants_result = avp_str_equal(wait, avp_str_of("result"));
-	if (wait.len && !x->wants_result &&
+	x->wants_liveness = avp_str_equal(wait, avp_str_of(GW_WAIT_LIVENESS));
+	if (wait.len && !x->wants_result && !x->wants_liveness &&
 	    !avp_str_equal(wait, avp_str_of("ack")))
-		return refuse(x, "AHP-Wait may be ack or result");
+		return refuse(x, "AHP-Wait may be ack, result or liveness");
+	if (x->wants_liveness && x->endpoint != GW_TEXT)
+		return refuse(x, "AHP-Wait: liveness is for a HEARTBEAT, which "
+				 "is text");
 	if (encoding.len && !avp_str_equal(encoding, avp_str_of("percent")))
 		return refuse(x, "AHP-Encoding may be percent, or absent");
 	return take_method(x, http_get(r, HTTP_AHP_METHOD)) &&

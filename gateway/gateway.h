@@ -206,6 +206,9 @@ bool gw_outbound_ready(const struct gateway *gw);
 /* A message to a remote agent, which outbound takes; always. */
 void gw_outbound_message(struct gateway *gw, struct gw_message *message);
 
+/* Something came from whom an agent of ours speaks for. */
+void gw_outbound_heard(struct gw_agent *agent);
+
 /* The proxy of that id, or NULL. */
 struct gw_agent *gw_outbound_agent(struct gateway *gw, struct avp_str id);
 
@@ -228,17 +231,27 @@ void gw_outbound_metrics(struct gateway *gw, struct avp_buf *to);
  * in extra.ahp. Task and session ids may be any bytes: where a header field cannot
  * hold them, or could be misread, they are written as %XX, and AHP-Encoding:
  * percent says that those two are; without it what they hold is meant as it is.
+ *
+ * AHP-Wait: liveness asks how an agent is. It is for a HEARTBEAT as text, which is
+ * not handed over: the gateway answers it, by the counter in the agent's page, with
+ * "alive" or "stuck"; with 404 and AGENT_NOT_FOUND when there is no such agent.
+ * A HEARTBEAT without it is a message as any other.
+ *
  * A successful answer says in AHP-Outcome what it is:
  *
  *	accepted	the agent has acknowledged the message
  *	result		its RESULT: the body is an AVP frame (application/
  *			avp+binary), or JSON whose key "result" is the RESULT's
  *			whole payload, {"result": ..., "status": ...}
+ *	alive, stuck	how the agent is
  *
  * An error's JSON is {"success":false,"code":"QUEUE_FULL","message":"..."}.
  */
 #define GW_OUTCOME_HEADER   "AHP-Outcome"
 #define GW_OUTCOME_ACCEPTED "accepted"
 #define GW_OUTCOME_RESULT   "result"
+#define GW_OUTCOME_ALIVE    "alive"
+#define GW_OUTCOME_STUCK    "stuck"
+#define GW_WAIT_LIVENESS    "liveness"
 
 #endif

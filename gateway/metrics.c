@@ -118,6 +118,8 @@ static const struct {
 	C("out_handshakes_total", out_handshakes, "Handshakes made."),
 	C("out_handshakes_failed_total", out_handshakes_failed,
 	  "Handshakes that failed."),
+	C("out_heartbeats_total", out_heartbeats,
+	  "HEARTBEATs sent to remote agents."),
 	C("out_fallbacks_total", out_fallbacks,
 	  "Sessions that a peer switched to JSON."),
 	C("reloads_total", reloads, "Configurations loaded by SIGHUP."),

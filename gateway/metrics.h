@@ -46,7 +46,8 @@ struct gw_metrics {
 	struct gw_histogram receive, hand_over, ack;
 	/* Outbound. */
 	uint64_t out_messages, out_accepted, out_refused, out_retried, out_dead,
-		out_bytes, out_handshakes, out_handshakes_failed, out_fallbacks;
+		out_bytes, out_handshakes, out_handshakes_failed, out_fallbacks,
+		out_heartbeats;
 	struct gw_histogram out_request;
 	uint64_t reloads, reloads_failed;
 };

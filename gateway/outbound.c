@@ -284,8 +284,8 @@ int gw_outbound_open(struct gateway *gw, struct avp_reason *why)
 	out->dlq_timer.fire = commit_fired;
 	out->reap.fire = reap_fired;
 	out->zstd = avp_zstd_new();
-	if (!out->zstd)
-		return avp__fail(why, AVP_NO_MEMORY, "no memory for zstd");
+	if (!out->zstd || ahp_heartbeats_new(&out->beats))
+		return avp__fail(why, AVP_NO_MEMORY, "no memory for outbound");
 	for (uint32_t i = 0; i < gw->conf->peers && !err; i++)
 		err = peer_new(out, gw->conf, &gw->conf->peer[i], why);
 	return err;
@@ -303,6 +303,7 @@ void gw_outbound_close(struct gateway *gw)
 	}
 	gw_timer_clear(&gw->timers, &out->reap);
 	avp_zstd_free(out->zstd);
+	ahp_heartbeats_free(out->beats);
 	free(out);
 	gw->out = NULL;
 	curl_global_cleanup();
@@ -370,6 +371,18 @@ bool gw_outbound_fallback(struct gateway *gw, const struct avp_fallback *f)
 	return found;
 }
 
+static void remote_metrics(const struct out_remote *r, struct avp_buf *to)
+{
+	enum ahp_liveness state = out_remote_state(r);
+	char label[128];
+
+	for (unsigned i = AHP_NEVER_SEEN; i <= AHP_DEAD; i++) {
+		snprintf(label, sizeof(label), "agent=\"%s\",state=\"%s\"",
+			 r->id, out_state_name(i));
+		gw_metric(to, "remote_agent_state", label, state == i);
+	}
+}
+
 void gw_outbound_metrics(struct gateway *gw, struct avp_buf *to)
 {
 	char label[300];
@@ -388,4 +401,10 @@ void gw_outbound_metrics(struct gateway *gw, struct avp_buf *to)
 			 p->conf->url.text);
 		gw_metric(to, "peer_messages", label, p->messages);
 	}
+	gw_metric_head(to, "remote_agent_state", "gauge",
+		       "1: so the agent is, by its heartbeat.");
+	for (struct out_peer *p = gw->out->peers; p; p = p->next)
+		for (struct out_remote *r = p->remotes; r; r = r->next)
+			if (!p->leaving)
+				remote_metrics(r, to);
 }

@@ -5,6 +5,7 @@
  *	outbound.c	the peers of the configuration, and their proxies
  *	peer.c		a message's way: queue, retries, the breaker, its end
  *	peer_session.c	handshakes, and what came of them
+ *	outbound_beat.c	HEARTBEATs: how remote agents are
  *	outbound_body.c	what a message is as a request
  *	outbound_answer.c	what an answer means
  *	outbound_tell.c	what the local sender hears, and dead letters
@@ -129,7 +130,12 @@ struct out_remote {
 	char id[AHP_ID_BYTES + 1];
 	struct gw_timer timer; /* to open it again */
 	bool probed;	       /* its first handshake is over, well or badly */
-	uint32_t messages;     /* taken and not done */
+	/* outbound_beat.c: enum ahp_liveness. */
+	uint8_t is;   /* what was heard last; AHP_NEVER_SEEN: nothing */
+	uint8_t told; /* what the log was told last */
+	bool beating; /* a HEARTBEAT is under way */
+	int64_t seen_ns;
+	uint32_t messages; /* taken and not done */
 	struct out_session session[OUT_SESSIONS];
 };
 
@@ -215,8 +221,11 @@ struct out_peer {
 	uint32_t active;       /* requests of messages and handshakes */
 	uint32_t failures;     /* of the connection, in a row */
 	int64_t open_until_ns; /* the breaker; 0: closed */
-	struct gw_timer beat;
 	int64_t heard_ns;
+
+	/* outbound_beat.c */
+	struct gw_timer beat;
+	bool deaf; /* knows no HEARTBEAT: GET /health tells of its agents */
 
 	/* peer_session.c: how it wants to be addressed. */
 	bool plain; /* /avp/v2/..., not /agents/<id>/avp/v2/... */
@@ -229,6 +238,7 @@ struct gw_outbound {
 	struct gw_timer dlq_timer, reap;
 	uint8_t buried[256][16]; /* ids of the last dead letters */
 	unsigned buried_at;
+	struct ahp_heartbeats *beats; /* when remote agents were heard */
 	struct avp_zstd *zstd;
 };
 
@@ -252,6 +262,18 @@ void out_peer_drain(struct out_peer *peer);
 /* For the breaker: a request has had an answer, or no connection. */
 void out_peer_heard(struct out_peer *peer, const struct out_request *request);
 
+/* ---- how remote agents are: outbound_beat.c ------------------------------------------ */
+
+void out_beat_open(struct out_peer *peer);
+void out_beat_close(struct out_peer *peer);
+/* Something came from it: it lives. */
+void out_remote_heard(struct out_remote *remote);
+/* The peer has answered a request, or (code not 0) has not. */
+void out_beat_answered(struct out_peer *peer, const struct out_request *r);
+enum ahp_liveness out_remote_state(const struct out_remote *remote);
+/* "alive", ... */
+const char *out_state_name(enum ahp_liveness state);
+
 /* The URL of an endpoint ("transmit") for a remote agent. */
 void out_url(char url[OUT_URL_BYTES], const struct out_remote *remote,
 	     const char *endpoint);
@@ -273,6 +295,22 @@ void out_body_free(struct out_message *m);
 /* The fields that every request has: version, who, token. */
 void out_fields(struct out_request *request, const char *agent_id,
 		enum avp_dialect dialect);
+
+/* What AHP tells of a message beside its payload. */
+struct out_about {
+	uint32_t method; /* enum ahp_method */
+	struct avp_str source, target, task_id, session_id;
+	uint32_t token_limit;
+	struct ahp_time time;
+	uint8_t id[16];
+};
+
+/* As header fields. */
+void out_about_fields(const struct out_about *about, struct out_request *r);
+/* A text message with it in extra.ahp: the request's body. */
+int out_about_text(const struct out_about *about, enum avp_dialect dialect,
+		   struct avp_str session_id, struct avp_str content,
+		   struct out_request *request);
 
 /* HELLO of the dialect that a peer is known, or said, to speak. */
 const char *out_version(enum avp_dialect dialect);

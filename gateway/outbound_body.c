@@ -69,51 +69,60 @@ static struct ahp_time sent_at(const struct ahp_message *in)
 	return ahp_time_from_unix_ns(ns - (gw_clock_ns() - in->sent_ns));
 }
 
-static void ahp_fields(const struct out_message *m, struct out_request *r)
+static struct out_about about(const struct out_message *m)
 {
 	const struct ahp_message *in = &m->message->m;
-	struct ahp_time time = sent_at(in);
+	struct out_about a = {
+		.method = in->method,
+		.source = avp_str_of(in->source),
+		.target = avp_str_of(m->remote->id),
+		.task_id = in->task_id,
+		.session_id = in->session_id,
+		.token_limit = in->token_limit,
+		.time = sent_at(in),
+	};
+
+	memcpy(a.id, m->id, sizeof(a.id));
+	return a;
+}
+
+void out_about_fields(const struct out_about *a, struct out_request *r)
+{
 	char id[AHP_ID_TEXT_BYTES], text[AHP_TIME_BYTES], limit[16];
 
-	ahp_id_write(m->id, id);
-	ahp_time_write(&time, text);
-	snprintf(limit, sizeof(limit), "%u", in->token_limit);
+	ahp_id_write(a->id, id);
+	ahp_time_write(&a->time, text);
+	snprintf(limit, sizeof(limit), "%u", a->token_limit);
 	out_request_field(r, "AHP-Method",
-			  avp_str_of(ahp_method_name(in->method)));
+			  avp_str_of(ahp_method_name(a->method)));
 	out_request_field(r, "AHP-Message-ID", avp_str_of(id));
-	out_request_field(r, "AHP-Task-ID", in->task_id);
-	out_request_field(r, "AHP-Session-ID", in->session_id);
-	out_request_field(r, "AHP-Source", avp_str_of(in->source));
-	out_request_field(r, "AHP-Target", avp_str_of(m->remote->id));
+	out_request_field(r, "AHP-Task-ID", a->task_id);
+	out_request_field(r, "AHP-Session-ID", a->session_id);
+	out_request_field(r, "AHP-Source", a->source);
+	out_request_field(r, "AHP-Target", a->target);
 	out_request_field(r, "AHP-Token-Limit", avp_str_of(limit));
 	out_request_field(r, "AHP-Timestamp", avp_str_of(text));
-	if (in->method == AHP_TASK && r->peer->conf->wait_result) {
-		out_request_field(r, "AHP-Wait", avp_str_of("result"));
-		r->timeout_ns = m->deadline_ns - gw_clock_ns();
-	}
 }
 
 /* {"ahp": {...}}: all of the message but its payload. */
-static int ahp_extra(const struct out_message *m, struct avp_buf *to)
+static int extra_of(const struct out_about *a, struct avp_buf *to)
 {
-	const struct ahp_message *in = &m->message->m;
-	struct ahp_time time = sent_at(in);
 	char id[AHP_ID_TEXT_BYTES], text[AHP_TIME_BYTES];
 	struct avp_json_writer w;
 
-	ahp_id_write(m->id, id);
-	ahp_time_write(&time, text);
+	ahp_id_write(a->id, id);
+	ahp_time_write(&a->time, text);
 	avp_json_begin(&w, to, AVP_JSON_PYTHON);
 	avp_json_open_object(&w);
 	avp_json_key(&w, "ahp");
 	avp_json_open_object(&w);
 	avp_json_member_string(&w, "method",
-			       avp_str_of(ahp_method_name(in->method)));
-	avp_json_member_string(&w, "agent_id", avp_str_of(in->source));
-	avp_json_member_string(&w, "target_agent", avp_str_of(m->remote->id));
-	avp_json_member_string(&w, "task_id", in->task_id);
-	avp_json_member_string(&w, "session_id", in->session_id);
-	avp_json_member_uint(&w, "token_limit", in->token_limit);
+			       avp_str_of(ahp_method_name(a->method)));
+	avp_json_member_string(&w, "agent_id", a->source);
+	avp_json_member_string(&w, "target_agent", a->target);
+	avp_json_member_string(&w, "task_id", a->task_id);
+	avp_json_member_string(&w, "session_id", a->session_id);
+	avp_json_member_uint(&w, "token_limit", a->token_limit);
 	avp_json_member_string(&w, "timestamp", avp_str_of(text));
 	avp_json_member_string(&w, "message_id", avp_str_of(id));
 	avp_json_close_object(&w);
@@ -121,35 +130,47 @@ static int ahp_extra(const struct out_message *m, struct avp_buf *to)
 	return avp_json_finish(&w);
 }
 
+int out_about_text(const struct out_about *a, enum avp_dialect dialect,
+		   struct avp_str session_id, struct avp_str content,
+		   struct out_request *r)
+{
+	struct avp_text_message text = {
+		.avp_version = avp_str_of(out_version(dialect)),
+		.session_id = session_id,
+		.source_agent_id = a->source,
+		.target_agent_id = a->target,
+		.content = content,
+	};
+	struct avp_buf extra = {0};
+	int err = extra_of(a, &extra);
+
+	text.extra_json = avp_buf_str(&extra);
+	if (!err)
+		err = avp_text_message_write(&r->own, &text);
+	avp_buf_fini(&extra);
+	r->piece[0] = r->own.data;
+	r->piece_bytes[0] = r->own.len;
+	out_request_field(r, "Content-Type", avp_str_of("application/json"));
+	return err;
+}
+
 /* ---- text ------------------------------------------------------------------------------- */
 
 static int text_body(struct out_message *m, struct out_request *r,
 		     struct avp_str content, struct avp_reason *why)
 {
-	const struct ahp_message *in = &m->message->m;
-	struct avp_text_message text = {
-		.avp_version = avp_str_of(out_version(m->session->dialect)),
-		.session_id = in->session_id.len ? in->session_id
-						 : avp_str_of(m->session->id),
-		.source_agent_id = avp_str_of(in->source),
-		.target_agent_id = avp_str_of(m->remote->id),
-		.content = content,
-	};
-	int err = ahp_extra(m, &m->head);
+	const struct out_about a = about(m);
+	struct avp_str session =
+		a.session_id.len ? a.session_id : avp_str_of(m->session->id);
+	int err = out_about_text(&a, m->session->dialect, session, content, r);
 
-	text.extra_json = avp_buf_str(&m->head);
-	if (!err)
-		err = avp_text_message_write(&r->own, &text);
-	if (err)
-		return avp__fail(why, err,
-				 "the message cannot be written as text: %s; "
-				 "text, task and session id are to be UTF-8",
-				 avp_error_text(err));
-	r->piece[0] = r->own.data;
-	r->piece_bytes[0] = r->own.len;
 	m->latent = false;
-	out_request_field(r, "Content-Type", avp_str_of("application/json"));
-	return 0;
+	if (!err)
+		return 0;
+	return avp__fail(why, err,
+			 "the message cannot be written as text: %s; text, "
+			 "task and session id are to be UTF-8",
+			 avp_error_text(err));
 }
 
 /* A private copy of a part of the body: what is read must not change. */
@@ -389,9 +410,14 @@ int out_body(struct out_message *m, struct out_request *r,
 	const struct ahp_message *in = &m->message->m;
 	const struct out_session *s = m->session;
 	const struct avp_metadata *meta = &in->frame.metadata;
+	const struct out_about a = about(m);
 
 	out_fields(r, in->source, s->dialect);
-	ahp_fields(m, r);
+	out_about_fields(&a, r);
+	if (in->method == AHP_TASK && r->peer->conf->wait_result) {
+		out_request_field(r, "AHP-Wait", avp_str_of("result"));
+		r->timeout_ns = m->deadline_ns - gw_clock_ns();
+	}
 	*endpoint = "text";
 	if (in->kind == AHP_JSON)
 		return json_text(m, r, why);

@@ -119,6 +119,7 @@ void out_peer_heard(struct out_peer *peer, const struct out_request *r)
 {
 	struct gateway *gw = peer->gw;
 
+	out_beat_answered(peer, r);
 	if (r->code && !r->too_large) {
 		failed(peer, r);
 		return;
@@ -161,6 +162,7 @@ static void count_end(struct out_message *m)
 
 	ahp_id_write(m->id, id);
 	if (!m->verdict.code) {
+		out_remote_heard(m->remote);
 		gw->metrics.out_accepted++;
 		gw_log(&gw->log, GW_LOG_DEBUG, "sent",
 		       "agent=%s source=%s id=%s bytes=%llu attempts=%u",
@@ -408,47 +410,15 @@ void out_peer_take(struct out_peer *peer, struct out_remote *remote,
 	out_message_queue(m);
 }
 
-static void beat_done(struct out_request *r)
-{
-	(void)r; /* out_peer_heard() has seen it */
-}
-
-/* A peer that was silent for an interval is looked at. */
-static void beat_fired(struct gw_timer *timer)
-{
-	struct out_peer *peer =
-		(struct out_peer *)((char *)timer -
-				    offsetof(struct out_peer, beat));
-	struct gateway *gw = peer->gw;
-	int64_t every_ns = gw->conf->ahp.heartbeat_interval_ns;
-	char url[OUT_URL_BYTES];
-	struct out_request *r;
-
-	gw_timer_set(&gw->timers, timer, gw->now_ns + every_ns);
-	if (gw->now_ns - peer->heard_ns < every_ns || is_open(peer) ||
-	    peer->leaving)
-		return;
-	r = out_request_new(peer);
-	if (!r)
-		return;
-	r->done = beat_done;
-	out_fields(r, gw_conf_id(gw->conf), AVP_DIALECT_0_2);
-	snprintf(url, sizeof(url), "%.2000s/health", peer->conf->url.text);
-	out_request_start(r, url);
-}
-
 int out_peer_open(struct out_peer *peer, struct avp_reason *why)
 {
 	int err = out_http_open(peer, why);
 
 	peer->pump.run = pump_run;
 	peer->wake.fire = wake_fired;
-	peer->beat.fire = beat_fired;
 	peer->plain = peer->conf->path == GW_PATH_PLAIN;
 	if (!err)
-		gw_timer_set(&peer->gw->timers, &peer->beat,
-			     peer->gw->now_ns +
-				     peer->gw->conf->ahp.heartbeat_interval_ns);
+		out_beat_open(peer);
 	return err;
 }
 
@@ -479,6 +449,6 @@ void out_peer_close(struct out_peer *peer)
 	}
 	out_http_close(peer);
 	gw_timer_clear(&peer->gw->timers, &peer->wake);
-	gw_timer_clear(&peer->gw->timers, &peer->beat);
+	out_beat_close(peer);
 	gw_ready_remove(peer->gw, &peer->pump);
 }

@@ -54,7 +54,7 @@ struct exchange {
 	enum delivery_state state;
 	bool whole; /* the body is there */
 	bool acked; /* the agent has accepted it */
-	bool wants_result;
+	bool wants_result, wants_liveness;
 	bool hashed, tasked;
 	struct gw_agent *speaker; /* ours that sends; counts us as its user */
 	uint32_t peer;		  /* the local agent's number there */

@@ -137,7 +137,14 @@ static bool take_text(struct exchange *x, struct avp_text_message *t)
 	if (ahp)
 		x->payload = t->content;
 	x->session = t->session_id;
-	if (!fields_read_json(x, ahp) || !serve_address(x, target))
+	if (!fields_read_json(x, ahp))
+		return false;
+	if (x->wants_liveness && x->method != AHP_HEARTBEAT) {
+		serve_failf(x, 400, AVP_INVALID_MESSAGE,
+			    "AHP-Wait: liveness is for a HEARTBEAT");
+		return false;
+	}
+	if (!serve_address(x, target))
 		return false;
 	deliver_speak(x, source);
 	return true;
@@ -171,10 +178,38 @@ void text_end(struct exchange *x)
 		serve_fail(x, serve_status(code), &why);
 }
 
+/* gateway.h, AHP-Wait: liveness. The link to the agent is there. */
+static void answer_liveness(struct exchange *x)
+{
+	enum ahp_liveness is =
+		ahp_liveness(x->speaker->agent, x->target, AHP_USUAL);
+	struct http_pair pair = {
+		"ahp-outcome", avp_str_of(is == AHP_STUCK ? GW_OUTCOME_STUCK
+							  : GW_OUTCOME_ALIVE)};
+	static const char text[] = "{\"success\":true}";
+
+	if (is != AHP_ALIVE && is != AHP_STUCK) {
+		serve_failf(x, 404, AVP_AGENT_NOT_FOUND, "%s has ended",
+			    x->target);
+		return;
+	}
+	deliver_forget(x);
+	http_answer(x->r, &(struct http_reply){.status = 200,
+					       .type = "application/json",
+					       .pair = &pair,
+					       .pairs = 1,
+					       .body = text,
+					       .bytes = sizeof(text) - 1});
+}
+
 void text_send(struct exchange *x)
 {
 	struct ahp_outgoing m = {.kind = AHP_JSON};
 
+	if (x->wants_liveness) {
+		answer_liveness(x);
+		return;
+	}
 	fields_fill(x, &m, x->session);
 	m.body = x->payload.data;
 	m.body_bytes = x->payload.len;

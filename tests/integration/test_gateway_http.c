@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avp-gateway as an HTTP/1.1 server: the recorded answers, and HTTP's rules. */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -516,6 +517,63 @@ static void fields_are_read(void)
 	gateway_stop(&g);
 }
 
+/* ---- how an agent is ------------------------------------------------------------ */
+
+#define BEAT "AHP-Wait: liveness\r\nAHP-Method: HEARTBEAT\r\n"
+
+struct question {
+	unsigned port;
+	const char *outcome;
+};
+
+static bool is_answered(void *arg)
+{
+	const struct question *q = arg;
+	char line[64];
+
+	snprintf(line, sizeof(line), "ahp-outcome: %s\r\n", q->outcome);
+	return client_asks(q->port, "POST", "/avp/v2/text", BEAT,
+			   "{\"content\":\"{}\"}", 16, &a) == 200 &&
+	       strstr(a.text, line);
+}
+
+static void liveness(void)
+{
+	static const struct {
+		const char *path, *headers;
+		int status;
+	} cases[] = {
+		{"/avp/v2/text", BEAT, 200},
+		{"/agents/nobody/avp/v2/text", BEAT, 404},
+		{"/avp/v2/text", "AHP-Wait: liveness\r\n", 400},
+		{"/avp/v2/transmit", BEAT, 400},
+		/* A message as any other. */
+		{"/avp/v2/text", "AHP-Method: HEARTBEAT\r\n", 200},
+	};
+	pid_t echo = gateway_agent("echo", role_echo);
+	struct question q = {.outcome = "alive"};
+	struct gateway_run g;
+
+	gateway_start(&g, "ahp: {heartbeat_interval: 200ms}\n" ECHO_ONLY);
+	q.port = g.port[0];
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		CU_ASSERT_EQUAL(client_asks(q.port, "POST", cases[i].path,
+					    cases[i].headers, "{}", 2, &a),
+				cases[i].status);
+	CU_ASSERT(test_wait(is_answered, &q, 20));
+	kill(echo, SIGSTOP);
+	q.outcome = "stuck";
+	CU_ASSERT(test_wait(is_answered, &q, 20));
+	kill(echo, SIGCONT);
+	q.outcome = "alive";
+	CU_ASSERT(test_wait(is_answered, &q, 20));
+	gateway_agent_end(echo);
+	CU_ASSERT_EQUAL(
+		client_asks(q.port, "POST", "/avp/v2/text", BEAT, "{}", 2, &a),
+		404);
+	gateway_stop(&g);
+}
+
 /* A state for another model, and a session that has agreed on JSON. */
 static void what_does_not_fit(void)
 {
@@ -557,12 +615,19 @@ static void what_does_not_fit(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		TEST(recorded_answers),	   TEST(smuggling_is_refused),
-		TEST(nul_is_refused),	   TEST(one_after_the_other),
-		TEST(pipelined),	   TEST(chunks),
-		TEST(continue_is_said),	   TEST(who_is_addressed),
-		TEST(results_are_awaited), TEST(fields_are_read),
-		TEST(what_does_not_fit),   {0},
+		TEST(recorded_answers),
+		TEST(smuggling_is_refused),
+		TEST(nul_is_refused),
+		TEST(one_after_the_other),
+		TEST(pipelined),
+		TEST(chunks),
+		TEST(continue_is_said),
+		TEST(who_is_addressed),
+		TEST(results_are_awaited),
+		TEST(fields_are_read),
+		TEST(what_does_not_fit),
+		TEST(liveness),
+		{0},
 	};
 
 	(void)argc;

@@ -34,7 +34,7 @@ struct world {
 	unsigned port;		/* of its listener */
 	const char *model_hash; /* of the peer's model; "": it tells none */
 	bool knows_agents;	/* paths of agents */
-	unsigned handshakes, requests;
+	unsigned handshakes, requests, healths;
 	/* Answers to messages, one after the other; the last one stays. */
 	const char *const *script;
 	unsigned at;
@@ -116,8 +116,10 @@ static int answer(void *arg, const struct web_request *r, char *to, size_t cap)
 		return web_json(to, cap, 404, "", "{\"detail\":\"Not Found\"}");
 	if (strstr(r->path, "/avp/v2/handshake"))
 		return shake(w, r, to, cap);
-	if (strstr(r->path, "/health"))
+	if (strstr(r->path, "/health")) {
+		w->healths++;
 		return web_json(to, cap, 200, "", "{\"status\":\"ok\"}");
+	}
 	note(w, r);
 	line = w->script[w->at];
 	w->at += w->script[w->at + 1] != NULL;
@@ -139,6 +141,8 @@ static void turn(struct world *w)
 		ahp_agent_run(w->planner, 500000);
 }
 
+static const char *sections = ""; /* of the configuration, beside the others */
+
 static void start_gateway(struct world *w, const char *more)
 {
 	char config[PATH_MAX], log[PATH_MAX], line[64] = "";
@@ -151,7 +155,7 @@ static void start_gateway(struct world *w, const char *more)
 	f = fopen(config, "we");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
 	fprintf(f,
-		"dlq: {dir: %s/dlq}\n"
+		"dlq: {dir: %s/dlq}\n%s"
 		"gateway:\n"
 		"  log_level: debug\n"
 		"  limits: {drain_time: 1s}\n"
@@ -159,7 +163,7 @@ static void start_gateway(struct world *w, const char *more)
 		"  peers:\n"
 		"    - {url: \"http://127.0.0.1:%u\", agents: [far], "
 		"retry_delay: 10ms, %s}\n",
-		test_dir(), web_port(w->web), more);
+		test_dir(), sections, web_port(w->web), more);
 	fclose(f);
 	CU_ASSERT_FATAL(!pipe2(out, O_CLOEXEC | O_NONBLOCK));
 	fflush(NULL);
@@ -721,6 +725,61 @@ static void peer_restarts(void)
 	end(&w);
 }
 
+/* ---- how it is ------------------------------------------------------------------------------ */
+
+static bool is_now(struct world *w, const char *state)
+{
+	char name[80];
+
+	snprintf(name, sizeof(name),
+		 "avp_remote_agent_state{agent=\"far\",state=\"%s\"}", state);
+	return gateway_metric(w->port, name) == 1;
+}
+
+/* answers: the peer is there, and serves. */
+static bool becomes(struct world *w, const char *state, bool answers)
+{
+	double until = now_s() + PATIENCE_S;
+
+	while (!is_now(w, state)) {
+		if (now_s() > until)
+			return false;
+		if (answers)
+			web_turn(w->web);
+		ahp_agent_run(w->planner, 500000);
+	}
+	return true;
+}
+
+/* Of a server that knows no HEARTBEAT its answers tell, to GET /health too. */
+static void health(bool knows_agents)
+{
+	static const char *const no[] = {"400 {\"success\":false}", NULL};
+	struct world w;
+
+	sections = "ahp: {heartbeat_interval: 100ms}\n";
+	begin(&w, "",
+	      knows_agents ? "max_retries: 0, path: agent" : "max_retries: 0");
+	sections = "";
+	w.knows_agents = knows_agents;
+	w.script = no;
+	CU_ASSERT(becomes(&w, "alive", true));
+	for (double until = now_s() + PATIENCE_S;
+	     w.healths < 3 && now_s() < until;)
+		turn(&w);
+	CU_ASSERT(w.healths >= 3);
+	CU_ASSERT(becomes(&w, "dead", false));
+	CU_ASSERT(becomes(&w, "alive", true));
+	CU_ASSERT_EQUAL(w.requests != 0, knows_agents);
+	end(&w);
+}
+
+static void heartbeats_by_health(void)
+{
+	health(false);
+	health(true);
+}
+
 /* ---- back-pressure --------------------------------------------------------------------------- */
 
 static void note_received(void *arg, const struct ahp_observation *seen)
@@ -838,6 +897,7 @@ int main(int argc, char **argv)
 					    TEST(retry_after),
 					    TEST(token),
 					    TEST(peer_restarts),
+					    TEST(heartbeats_by_health),
 					    TEST(queue_full),
 					    TEST(fallback),
 					    TEST(fallback_request),

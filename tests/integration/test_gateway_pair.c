@@ -548,6 +548,93 @@ static void reload(void)
 	end(&w);
 }
 
+/* ---- heartbeats ---------------------------------------------------------------------------- */
+
+#define BEATS "ahp: {heartbeat_interval: 200ms}\n"
+
+static bool is_now(unsigned port, const char *state)
+{
+	char name[80];
+
+	snprintf(name, sizeof(name),
+		 "avp_remote_agent_state{agent=\"solver\",state=\"%s\"}",
+		 state);
+	return gateway_metric(port, name) == 1;
+}
+
+/* The gateway there, for the second time: at the port that is known. */
+static void restart_there(struct world *w)
+{
+	char yaml[200];
+	unsigned port = 0;
+
+	snprintf(yaml, sizeof(yaml),
+		 BEATS "gateway:\n  listeners: [{address: 127.0.0.1, port: "
+		       "%u}]\n",
+		 w->port);
+	w->there = start("there", yaml, &port, 1);
+	CU_ASSERT_EQUAL(port, w->port);
+}
+
+static bool becomes(struct world *w, unsigned port, const char *state)
+{
+	double until = now_s() + PATIENCE_S;
+
+	while (!is_now(port, state)) {
+		if (now_s() > until)
+			return false;
+		turn(w);
+	}
+	return true;
+}
+
+/* What becomes of the solver, and what the gateway here says of it. */
+static void heartbeats(void)
+{
+	struct world w;
+	struct ahp_agent *solver;
+	unsigned port;
+	char yaml[400];
+
+	w = (struct world){.solver = open_in("there", "solver")};
+	w.there = start("there",
+			BEATS "gateway:\n"
+			      "  listeners: [{address: 127.0.0.1, port: 0}]\n",
+			&w.port, 1);
+	snprintf(yaml, sizeof(yaml),
+		 BEATS "gateway:\n"
+		       "  listeners: [{address: 127.0.0.1, port: 0}]\n"
+		       "  peers: [{url: \"http://127.0.0.1:%u\", agents: "
+		       "[solver], retry_delay: 10ms}]\n",
+		 w.port);
+	w.here = start("here", yaml, &port, 1);
+	w.planner = open_in("here", "planner");
+	CU_ASSERT(is_now(port, "never_seen"));
+	CU_ASSERT(waits_for(&w, "here", "state=alive was=never_seen"));
+	CU_ASSERT(becomes(&w, port, "alive"));
+	/* It computes, and is not to be heard. */
+	solver = w.solver;
+	w.solver = NULL;
+	CU_ASSERT(waits_for(&w, "here", "state=stuck was=alive"));
+	CU_ASSERT(becomes(&w, port, "stuck"));
+	w.solver = solver;
+	CU_ASSERT(waits_for(&w, "here", "state=alive was=stuck"));
+	/* Its gateway is killed; it ends; its gateway is back, and so is it. */
+	child_kill(w.there);
+	CU_ASSERT(waits_for(&w, "here", "state=dead"));
+	CU_ASSERT(becomes(&w, port, "dead"));
+	restart_there(&w);
+	CU_ASSERT(waits_for(&w, "here", "state=alive was=dead"));
+	ahp_agent_close(w.solver);
+	w.solver = NULL;
+	CU_ASSERT(waits_for(&w, "here", "state=dead was=alive"));
+	w.solver = open_in("there", "solver");
+	CU_ASSERT(becomes(&w, port, "alive"));
+	/* Nobody was given a message for that. */
+	CU_ASSERT_EQUAL(agent_stats(w.solver).received, 0);
+	end(&w);
+}
+
 /* ---- a request that is under way ------------------------------------------------------------- */
 
 /* The solver has it and has not answered yet. */
@@ -621,6 +708,7 @@ int main(int argc, char **argv)
 					    TEST(wrong_certificates),
 					    TEST(client_certificates),
 					    TEST(reload),
+					    TEST(heartbeats),
 					    TEST(reload_meanwhile),
 					    TEST(drain_meanwhile),
 					    {0}};
