@@ -55,7 +55,7 @@ static void listen_ready(struct avp_watch *watch, uint32_t events)
 static int check_options(const struct ahp_agent_options *o,
 			 struct avp_reason *why)
 {
-	int error = avp__options_reserved(o->reserved, 4, why);
+	int error = avp__options_reserved(o->reserved, 3, why);
 
 	if (error)
 		return error;
@@ -83,6 +83,12 @@ static int check_options(const struct ahp_agent_options *o,
 				 (long long)o->receive_timeout_ns,
 				 (long long)o->heartbeat_interval_ns,
 				 o->dedup_ids, AHP__DEDUP_MAX);
+	if (o->quota_bytes && o->reserve_bytes > o->quota_bytes)
+		return avp__fail(why, AVP_USAGE,
+				 "reserve_bytes %llu is over quota_bytes %llu; "
+				 "raise the quota or lower the reserve",
+				 (unsigned long long)o->reserve_bytes,
+				 (unsigned long long)o->quota_bytes);
 	if (o->wait > AHP_WAIT_BLOCK)
 		return avp__fail(why, AVP_USAGE, "wait mode %u is unknown",
 				 o->wait);

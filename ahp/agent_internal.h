@@ -564,6 +564,11 @@ int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
 		  uint64_t align, uint32_t *body, struct avp_reason *why);
 void ahp__body_ref(struct ahp_agent *agent, uint32_t body);
 void ahp__body_unref(struct ahp_agent *agent, uint32_t body);
+/*
+ * Nothing else is to be done: a step, 0.13 ms and rarely some ms, of what the options
+ * ask for ahead of need. True: there is more of it.
+ */
+bool ahp__bodies_prepare(struct ahp_agent *agent);
 /* Takes back what peers say that they do not need any more. */
 void ahp__bodies_collect(struct ahp_agent *agent);
 void ahp__bodies_free(struct ahp_agent *agent);

@@ -154,7 +154,10 @@ struct ahp_agent_options {
 	int64_t heartbeat_interval_ns; /* see ahp_liveness(); 0: 30 s */
 	uint32_t token_limit;	       /* of messages that name none; 0: 500 */
 	uint32_t spin_ns; /* AHP_WAIT_ADAPTIVE, at most; 0: 50 us */
-	uint64_t reserved[4];	       /* 0 */
+	uint64_t reserve_bytes; /* of memory for our own user's agents, made
+				 * while the agent waits, or by its progress
+				 * thread; at most the quota; 0: none */
+	uint64_t reserved[3];	/* 0 */
 };
 
 struct ahp_agent;

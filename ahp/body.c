@@ -127,6 +127,27 @@ void ahp__body_unref(struct ahp_agent *agent, uint32_t i)
 	agent->body_free = i;
 }
 
+bool ahp__bodies_prepare(struct ahp_agent *agent)
+{
+	uint64_t bytes = agent->options.reserve_bytes;
+	struct avp_reason why;
+	int more;
+
+	if (!bytes)
+		return false;
+	more = ahp__pool_for(agent, agent->own_uid, &why);
+	if (more >= 0)
+		more = avp_arena_prepare(agent->pool[more].arena, bytes, &why);
+	if (more > 0)
+		return true;
+	agent->options.reserve_bytes = 0; /* it is there, or cannot be had */
+	if (more < 0)
+		ahp__logf(agent, AHP_LOG_WARNING, more,
+			  "not all of %llu bytes are there ahead of need: %s",
+			  (unsigned long long)bytes, why.text);
+	return false;
+}
+
 void ahp__bodies_free(struct ahp_agent *agent)
 {
 	for (uint32_t i = 0; i < agent->pools; i++)

@@ -90,6 +90,7 @@ int cmd_agent_options(struct ahp_agent_options *o, struct avp_reason *why)
 		o->name_space = cmd_namespace();
 	ahp_config_agent(config, o);
 	o->flags = flags;
+	o->reserve_bytes = 0; /* a tool knows what it needs */
 	return 0;
 }
 

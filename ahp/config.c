@@ -49,6 +49,7 @@ static const struct config_key shm_keys[] = {
 	{"quota", CONFIG_BYTES, 0, AT(quota_bytes), MIB, 64 * TIB, 0, 0},
 	{"first_segment", CONFIG_BYTES, 0, AT(first_segment_bytes), 64 * KIB,
 	 TIB, 0, 0},
+	{"reserve", CONFIG_BYTES, 0, AT(reserve_bytes), 0, 64 * TIB, 0, 0},
 	{"huge_pages", CONFIG_BOOL, 0, AT(huge_pages), 0, 0, 0, 0},
 	{"lock", CONFIG_BOOL, 0, AT(lock), 0, 0, 0, 0},
 	{"prefault", CONFIG_BOOL, 0, AT(prefault), 0, 0, 0, 0},
@@ -241,6 +242,8 @@ void ahp_config_agent(const struct ahp_config *c, struct ahp_agent_options *o)
 		o->quota_bytes = c->quota_bytes;
 	if (!o->first_segment_bytes)
 		o->first_segment_bytes = c->first_segment_bytes;
+	if (!o->reserve_bytes)
+		o->reserve_bytes = c->reserve_bytes;
 	if (!o->memory_flags)
 		o->memory_flags = memory_flags(c);
 	if (!o->allowed_uid_count) {

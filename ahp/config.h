@@ -63,6 +63,7 @@ struct ahp_config {
 	/* shm; 0 is the arena's own default */
 	uint64_t quota_bytes;
 	uint64_t first_segment_bytes;
+	uint64_t reserve_bytes; /* 0: none */
 	bool huge_pages; /* true */
 	bool lock, prefault, strict;
 

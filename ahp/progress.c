@@ -29,6 +29,7 @@ static void act(struct ahp__progress *p)
 	ahp__agent_turn(agent, 0);
 	p->acting = false;
 	ahp__settle_all(agent);
+	ahp__bodies_prepare(agent);
 	ahp__page_show(agent);
 	if (agent->own_calls && p->fd_asked &&
 	    write(p->nudge.fd, &one, sizeof(one)) < 0)

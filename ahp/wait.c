@@ -15,6 +15,7 @@
 #define WAKE_NS		25000	    /* from a bell until its sleeper runs */
 #define SPIN_MIN_NS	20000	    /* while messages come that soon */
 #define SPIN_LEAST_NS	1000	    /* less is none */
+#define BUSY_IDLE_NS	1000000	    /* of spinning: nothing is under way */
 #define BELL_GRACE_NS	100000000ll /* a producer may lose its core that long */
 
 /* ---- turns ------------------------------------------------------------------- */
@@ -162,6 +163,8 @@ static void sleep_until(struct ahp_agent *agent, int64_t until_ns,
 	arm(agent, news);
 	if (!ready(arg)) {
 		ahp__page_show(agent);
+		if (ahp__bodies_prepare(agent))
+			left = 0; /* more of it after a look around */
 		begin_ns = ahp__now_ns();
 		/* A turn may end early without a call, as after a signal. */
 		if (!run_loop(agent, left) && left == SAFETY_NS &&
@@ -196,6 +199,14 @@ int64_t ahp__spin_next(int64_t spin_ns, int64_t longest_ns, int64_t waited_ns,
 	return spin_ns + (want - spin_ns) / 8;
 }
 
+/* One that never sleeps is idle too, when nothing has come for long. */
+static void spin_turn(struct ahp_agent *agent, int64_t spun_ns)
+{
+	ahp__agent_turn(agent, 0);
+	if (agent->wait == AHP_WAIT_BUSY && spun_ns >= BUSY_IDLE_NS)
+		ahp__bodies_prepare(agent);
+}
+
 int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		    enum ahp__news news, bool (*ready)(void *arg), void *arg)
 {
@@ -225,7 +236,7 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		if (slept)
 			sleep_until(agent, end_ns, news, ready, arg);
 		else if (spins % per_turn == 0 || now_ns >= end_ns)
-			ahp__agent_turn(agent, 0);
+			spin_turn(agent, now_ns - start_ns);
 		if (now_ns >= end_ns)
 			break;
 	}

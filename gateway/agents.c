@@ -87,8 +87,6 @@ int gw_agent_open(struct gateway *gw, const char *id,
 	struct ahp_agent_options options = {.id = id,
 					    .identity = identity,
 					    .name_space = gw->name_space,
-					    .flags = AHP_EXPLICIT_ACK |
-						     AHP_YIELD,
 					    .log = log_agent,
 					    .log_arg = gw};
 	struct gw_agent *a = calloc(1, sizeof(*a));
@@ -98,7 +96,9 @@ int gw_agent_open(struct gateway *gw, const char *id,
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for an agent");
 	ahp_config_agent(&gw->conf->ahp, &options);
 	/* It answers what it passes on, and repeats, itself; and is never away. */
-	options.flags = AHP_EXPLICIT_ACK;
+	options.flags = AHP_EXPLICIT_ACK | AHP_YIELD;
+	if (remote) /* memory ahead of need is for one, not for each */
+		options.reserve_bytes = 0;
 	/* A process that waits for sockets too has to sleep. */
 	if (options.wait == AHP_WAIT_BUSY)
 		options.wait = AHP_WAIT_ADAPTIVE;

@@ -17,8 +17,6 @@
 #include "shm/options.h"
 
 #define DEFAULT_FIRST_BYTES AVP__HUGE_BYTES
-/* A step of 1 GiB takes 60 ms with huge pages; more would be felt. */
-#define STEP_BYTES_MAX (UINT64_C(1) << 30)
 #define ALIGN_MAX      AVP__HUGE_BYTES
 
 /* The default window. Without a known L3, that of a small server; a share of a
@@ -151,6 +149,10 @@ void avp_arena_close(struct avp_arena *a)
 	if (!a)
 		return;
 	forked = a->guard.cookie && avp__forked(&a->guard);
+	if (forked)
+		avp_segment_forget(&a->coming.memory);
+	else
+		avp__prepare_drop(a);
 	while (a->newest) {
 		struct shm_segment *s = a->newest;
 
@@ -174,29 +176,18 @@ static int no_descriptors(struct avp_reason *why)
 			 "no memory for the arena's descriptors");
 }
 
-static int add_segment(struct avp_arena *a, uint64_t bytes,
-		       struct avp_reason *why)
+int avp__arena_adopt(struct avp_arena *a, const struct avp_segment *memory,
+		     const struct avp_reason *note, struct avp_reason *why)
 {
-	const struct avp_segment_options o = {
-		.flags = a->flags & ~AVP_MEMORY_PREFAULT,
-	};
 	struct shm_segment *s = calloc(1, sizeof(*s));
-	struct avp_reason note = {0};
-	int code;
 
 	if (!s || !avp__pool_reserve(&a->pool, 1)) {
 		free(s);
 		return no_descriptors(why);
 	}
-	code = avp_segment_create(&s->memory, a->label, bytes, &o, &note);
-	if (code) {
-		free(s);
-		if (why)
-			*why = note;
-		return code;
-	}
-	if (note.text[0])
-		a->degraded = note;
+	if (note->text[0])
+		a->degraded = *note;
+	s->memory = *memory;
 	s->number = a->next_number++;
 	s->older = a->newest;
 	a->newest = s;
@@ -207,13 +198,33 @@ static int add_segment(struct avp_arena *a, uint64_t bytes,
 	return AVP_OK;
 }
 
+static int add_segment(struct avp_arena *a, uint64_t bytes,
+		       struct avp_reason *why)
+{
+	const struct avp_segment_options o = {
+		.flags = a->flags & ~AVP_MEMORY_PREFAULT,
+	};
+	struct avp_reason note = {0};
+	struct avp_segment memory;
+	int code = avp_segment_create(&memory, a->label, bytes, &o, &note);
+
+	if (code) {
+		if (why)
+			*why = note;
+		return code;
+	}
+	code = avp__arena_adopt(a, &memory, &note, why);
+	if (code)
+		avp_segment_close(&memory);
+	return code;
+}
+
 /* Whether a segment of at least bytes may be added; how large, in *limit. */
 static int quota_left(const struct avp_arena *a, uint64_t bytes,
 		      uint64_t *limit, struct avp_reason *why)
 {
-	uint64_t left = a->quota_bytes > a->segment_bytes
-				? a->quota_bytes - a->segment_bytes
-				: 0;
+	uint64_t used = a->segment_bytes + a->coming.memory.bytes;
+	uint64_t left = a->quota_bytes > used ? a->quota_bytes - used : 0;
 	uint64_t need = avp__segment_round(bytes);
 
 	*limit = left < AVP_SEGMENT_BYTES_MAX ? left : AVP_SEGMENT_BYTES_MAX;
@@ -241,8 +252,15 @@ static int quota_left(const struct avp_arena *a, uint64_t bytes,
 static int grow(struct avp_arena *a, uint64_t bytes, struct avp_reason *why)
 {
 	uint64_t limit, want, least = avp__segment_round(bytes);
-	int code = quota_left(a, bytes, &limit, why);
+	int code;
 
+	if (avp__prepare_suits(a, least) && !avp__prepare_finish(a, NULL))
+		return AVP_OK;
+	code = quota_left(a, bytes, &limit, why);
+	if (code && a->coming.memory.base) {
+		avp__prepare_drop(a);
+		code = quota_left(a, bytes, &limit, why);
+	}
 	if (code)
 		return code;
 	want = a->next_bytes > bytes ? avp__segment_round(a->next_bytes)
@@ -254,7 +272,7 @@ static int grow(struct avp_arena *a, uint64_t bytes, struct avp_reason *why)
 	code = add_segment(a, want, why);
 	if (code == AVP_NO_MEMORY && want > least)
 		code = add_segment(a, least, why);
-	if (!code && a->next_bytes < STEP_BYTES_MAX)
+	if (!code && a->next_bytes < AVP__STEP_BYTES_MAX)
 		a->next_bytes *= 2;
 	return code;
 }

@@ -10,6 +10,7 @@
  *   freelist.c  descriptors, bins, splitting and joining
  *   window.c    size classes and the warm window
  *   arena.c     segments, growth, and the public calls
+ *   prepare.c   a segment that is made ahead of need
  */
 #ifndef AVP_SHM_ARENA_INTERNAL_H
 #define AVP_SHM_ARENA_INTERNAL_H
@@ -93,6 +94,17 @@ struct window {
 	struct class_queue classes[CLASSES];
 };
 
+/* A segment that avp_arena_prepare() is at; none: memory.base is NULL. */
+struct coming {
+	struct avp_segment memory;
+	uint64_t filled; /* its first bytes */
+	uint64_t grown;	 /* the arena's, when the limits were looked at */
+	struct avp_reason note;
+};
+
+/* A step of 1 GiB takes 60 ms with huge pages; more would be felt. */
+#define AVP__STEP_BYTES_MAX (UINT64_C(1) << 30)
+
 struct avp_arena {
 	struct avp__fork_guard guard;
 	struct pool pool;
@@ -106,9 +118,26 @@ struct avp_arena {
 	uint64_t generation;
 	uint64_t lent_bytes, lent_blocks;
 	uint64_t grown;
+	struct coming coming;
 	struct avp_reason degraded;
 	char label[48];
 };
+
+/* ---- arena.c -------------------------------------------------------------- */
+
+/* Takes a sealed segment over; on failure it stays the caller's. note: what it
+ * was made without. */
+int avp__arena_adopt(struct avp_arena *arena, const struct avp_segment *memory,
+		     const struct avp_reason *note, struct avp_reason *why);
+
+/* ---- prepare.c ------------------------------------------------------------ */
+
+/* Is a segment coming that has room for bytes, and what is missing of it not more
+ * than would be made instead? */
+bool avp__prepare_suits(const struct avp_arena *arena, uint64_t bytes);
+/* All that is missing, at once; on failure it is dropped. */
+int avp__prepare_finish(struct avp_arena *arena, struct avp_reason *why);
+void avp__prepare_drop(struct avp_arena *arena);
 
 /* ---- freelist.c ----------------------------------------------------------- */
 

@@ -141,46 +141,50 @@ static int new_memfd(const char *label, int *code, struct avp_reason *why)
 }
 
 /* Allocates what is missing; an error, never a signal, when it cannot. */
-static int populate(const struct avp_segment *s)
+static int populate(const struct avp_segment *s, uint64_t off, uint64_t bytes)
 {
-	if (!madvise(s->base, s->bytes, MADV_POPULATE_WRITE))
+	if (!madvise((char *)s->base + off, bytes, MADV_POPULATE_WRITE))
 		return 0;
 	if (errno != EINVAL)
 		return -1;
-	return fallocate(s->fd, 0, 0, (off_t)s->bytes);
+	return fallocate(s->fd, 0, (off_t)off, (off_t)bytes);
 }
 
 /*
  * One page in every 2 MiB, then all of these collapsed into huge pages: ten
  * times faster than small pages (MEASURED), and the reader's faults too.
  */
-static bool collapse(const struct avp_segment *s)
+static bool collapse(char *base, uint64_t bytes)
 {
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	char *base = s->base;
 
-	for (uint64_t off = 0; off < s->bytes; off += AVP__HUGE_BYTES)
+	for (uint64_t off = 0; off < bytes; off += AVP__HUGE_BYTES)
 		if (madvise(base + off, page, MADV_POPULATE_WRITE))
 			return false;
-	return !madvise(s->base, s->bytes, MADV_COLLAPSE);
+	return !madvise(base, bytes, MADV_COLLAPSE);
 }
 
-static int fill(struct avp_segment *s, uint32_t asked, struct avp_reason *note)
+int avp__segment_fill(struct avp_segment *s, uint64_t off, uint64_t bytes,
+		      struct avp_reason *note)
+{
+	if (s->flags & AVP_SEGMENT_HUGE &&
+	    !collapse((char *)s->base + off, bytes)) {
+		s->flags &= ~AVP_SEGMENT_HUGE;
+		avp__fail(note, AVP_UNSUPPORTED,
+			  "no huge pages for %" PRIu64 " bytes: "
+			  "MADV_COLLAPSE: %s; first use is slower",
+			  s->bytes, strerror(errno));
+	}
+	/* After a collapse this only fills the page tables. */
+	if (populate(s, off, bytes))
+		return refused(note, "allocation", s->bytes);
+	return AVP_OK;
+}
+
+static int check_holes(const struct avp_segment *s, struct avp_reason *note)
 {
 	struct stat st;
 
-	if (s->bytes >= AVP__HUGE_BYTES && !(asked & AVP_MEMORY_SMALL_PAGES)) {
-		if (collapse(s))
-			s->flags |= AVP_SEGMENT_HUGE;
-		else
-			avp__fail(note, AVP_UNSUPPORTED,
-				  "no huge pages for %" PRIu64 " bytes: "
-				  "MADV_COLLAPSE: %s; first use is slower",
-				  s->bytes, strerror(errno));
-	}
-	/* After a collapse this only fills the page tables. */
-	if (populate(s))
-		return refused(note, "allocation", s->bytes);
 	if (fstat(s->fd, &st))
 		return refused(note, "fstat", s->bytes);
 	if ((uint64_t)st.st_blocks * 512 < s->bytes)
@@ -231,17 +235,41 @@ uint64_t avp__segment_round_down(uint64_t bytes)
 	return bytes / unit_of(bytes) * unit_of(bytes);
 }
 
-/* Everything from the size to the seals; the caller closes s on failure. */
-static int make(struct avp_segment *s, uint32_t asked, struct avp_reason *note)
+int avp__segment_begin(struct avp_segment *segment, const char *label,
+		       uint64_t bytes, uint32_t asked, struct avp_reason *why)
 {
+	struct avp_segment s = {.flags = AVP_SEGMENT_WRITABLE};
 	int code;
 
-	if (ftruncate(s->fd, (off_t)s->bytes))
-		return refused(note, "ftruncate", s->bytes);
-	s->base = avp__map(s->fd, s->bytes, PROT_READ | PROT_WRITE);
-	if (!s->base)
-		return refused(note, "mmap", s->bytes);
-	code = fill(s, asked, note);
+	s.bytes = avp__segment_round(bytes);
+	code = avp__limits_check(s.bytes, why);
+	if (code)
+		return code;
+	s.fd = new_memfd(label, &code, why);
+	if (s.fd < 0)
+		return code;
+	if (ftruncate(s.fd, (off_t)s.bytes)) {
+		code = refused(why, "ftruncate", s.bytes);
+	} else {
+		s.base = avp__map(s.fd, s.bytes, PROT_READ | PROT_WRITE);
+		if (!s.base)
+			code = refused(why, "mmap", s.bytes);
+	}
+	if (code) {
+		close(s.fd);
+		return code;
+	}
+	if (s.bytes >= AVP__HUGE_BYTES && !(asked & AVP_MEMORY_SMALL_PAGES))
+		s.flags |= AVP_SEGMENT_HUGE;
+	*segment = s;
+	return AVP_OK;
+}
+
+int avp__segment_seal(struct avp_segment *s, uint32_t asked,
+		      struct avp_reason *note)
+{
+	int code = check_holes(s, note);
+
 	if (code)
 		return code;
 	if (asked & AVP_MEMORY_LOCK)
@@ -278,26 +306,20 @@ int avp_segment_create(struct avp_segment *segment, const char *label,
 {
 	struct avp_reason note = {0};
 	struct avp_segment_options o;
-	struct avp_segment s = {.flags = AVP_SEGMENT_WRITABLE};
+	struct avp_segment s;
 	int code = check(bytes, options, &o, why);
 
+	if (!code)
+		code = avp__segment_begin(&s, label, bytes, o.flags, why);
 	if (code)
 		return code;
-	s.bytes = avp__segment_round(bytes);
-	code = avp__limits_check(s.bytes, why);
-	if (code)
-		return code;
-	s.fd = new_memfd(label, &code, why);
-	if (s.fd < 0)
-		return code;
-	code = make(&s, o.flags, &note);
+	code = avp__segment_fill(&s, 0, s.bytes, &note);
+	if (!code)
+		code = avp__segment_seal(&s, o.flags, &note);
 	if (why)
 		*why = note;
 	if (code) {
-		if (s.base)
-			avp_segment_close(&s);
-		else
-			close(s.fd);
+		avp_segment_close(&s);
 		return code;
 	}
 	if (why)

@@ -197,6 +197,18 @@ int avp_arena_alloc(struct avp_arena *arena, uint64_t bytes, uint64_t align,
 		    struct avp_block *block, struct avp_reason *why);
 
 /*
+ * Makes memory ahead of need, for whoever has nothing else to do now: as many
+ * segments as bytes need, the ones that there are counted, but never more than the
+ * quota. A call does a step of it, some 0.13 ms for 2 MiB (0.3 ms more when a segment
+ * begins), and returns 1; 0 when there is nothing left to do. A segment can be lent
+ * from after its last step. An alloc meanwhile that would have to make such memory
+ * finishes it; one for which the quota then has no room takes its place.
+ * AVP_NO_MEMORY at a limit of the system, AVP_FORKED: what was begun is dropped.
+ */
+int avp_arena_prepare(struct avp_arena *arena, uint64_t bytes,
+		      struct avp_reason *why);
+
+/*
  * Takes a block back. Constant time, never fails. A block that is not lent (a
  * second release) is a bug of the caller: asserted, and with NDEBUG ignored.
  */

@@ -85,7 +85,7 @@ static void bad_options(void)
 		switch (i) {
 		case 0: bad.size = 8; break;
 		case 1: bad.flags = 2; break;
-		case 2: bad.reserved[3] = 1; break;
+		case 2: bad.reserved[2] = 1; break;
 		case 3: bad.wait = 3; break;
 		case 4: bad.window = 8; break;
 		case 5: bad.window = 1000; break;

@@ -50,6 +50,7 @@ static void every_key(void)
 		      "  reliable: true\n  progress_thread: true\n"
 		      "  allowed_uids: [1000, 1001]\n"
 		      "shm: {quota: 2GiB, first_segment: 1 MiB, lock: true,\n"
+		      "      reserve: 512MiB,\n"
 		      "      huge_pages: false, prefault: true, strict: true}\n"
 		      "ring:\n  window: 64\n  wait: block\n  spin: 20us\n"
 		      "dlq:\n  dir: /d\n  max_bytes: 65536\n"
@@ -73,6 +74,7 @@ static void every_key(void)
 	CU_ASSERT_EQUAL(config.allowed_uids[1], 1001);
 	CU_ASSERT_EQUAL(config.quota_bytes, 2ull << 30);
 	CU_ASSERT_EQUAL(config.first_segment_bytes, 1ull << 20);
+	CU_ASSERT_EQUAL(config.reserve_bytes, 512ull << 20);
 	CU_ASSERT(config.lock && !config.huge_pages && config.prefault &&
 		  config.strict);
 	CU_ASSERT_EQUAL(config.window, 64);
@@ -126,6 +128,8 @@ static const struct {
 	{"shm: {quota: 64MB}", ":1:14:", "\"64MB\"", "64KiB"},
 	{"shm: {quota: 1.5GiB}", ":1:14:", "\"1.5GiB\"", "bytes"},
 	{"shm: {quota: 99999999TiB}", ":1:14:", "TiB\"", "bytes"},
+	{"shm: {reserve: -1MiB}", ":1:16:", "\"-1MiB\"", "64KiB"},
+	{"shm: {reserve: 65TiB}", ":1:16:", "\"65TiB\"", "bytes"},
 	{"shm: {lock: yes}", ":1:13:", "\"yes\"", "true or false"},
 	{"ahp: {progress_thread: 1}", ":1:24:", "\"1\"", "true or false"},
 	{"ahp: {reliable: \"true\"}", ":1:17:", "quoted", "true or false"},
@@ -279,7 +283,8 @@ static void what_follows(void)
 	unsetenv("AVP_RUNTIME_DIR");
 	CU_ASSERT_EQUAL(
 		parse("ahp: {namespace: blue, ack: explicit, runtime_dir: /r}\n"
-		      "shm: {quota: 1GiB, lock: true, huge_pages: false}\n"
+		      "shm: {quota: 1GiB, lock: true, huge_pages: false,\n"
+		      "      reserve: 1MiB}\n"
 		      "ring: {window: 64, wait: busy}\n"
 		      "dlq: {dir: /d, when_full: drop_oldest}\n"),
 		0);
@@ -292,6 +297,7 @@ static void what_follows(void)
 	CU_ASSERT_STRING_EQUAL(a.name_space, "blue");
 	CU_ASSERT_STRING_EQUAL(a.runtime_dir, "/r");
 	CU_ASSERT_EQUAL(a.quota_bytes, 1ull << 30);
+	CU_ASSERT_EQUAL(a.reserve_bytes, 1ull << 20);
 	CU_ASSERT_EQUAL(a.memory_flags,
 			AVP_MEMORY_LOCK | AVP_MEMORY_SMALL_PAGES);
 	CU_ASSERT_STRING_EQUAL(d.dir, "/d");
