@@ -61,6 +61,7 @@ static const struct config_key ring_keys[] = {
 	{"window", CONFIG_UINT, CONFIG_POWER_OF_2, AT(window), 16, 65536, 0, 0},
 	{"spin", CONFIG_TIME, 0, AT(spin_ns), SECOND / 1000000, SECOND / 100, 0,
 	 0},
+	{"yield", CONFIG_BOOL, 0, AT(yield), 0, 0, 0, 0},
 	{"wait", CONFIG_WORD, 0, AT(wait), 0, 0, wait_words, 0},
 	{0},
 };
@@ -190,7 +191,8 @@ static uint32_t agent_flags(const struct ahp_config *c)
 {
 	return (c->explicit_ack ? AHP_EXPLICIT_ACK : 0) |
 	       (c->reliable ? AHP_RELIABLE : 0) |
-	       (c->progress_thread ? AHP_PROGRESS_THREAD : 0);
+	       (c->progress_thread ? AHP_PROGRESS_THREAD : 0) |
+	       (c->yield ? AHP_YIELD : 0);
 }
 
 static const char *name_space_of(const struct ahp_config *c)

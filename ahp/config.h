@@ -71,6 +71,7 @@ struct ahp_config {
 	uint32_t window; /* 0: 1024 */
 	uint32_t wait;	 /* enum ahp_wait */
 	int64_t spin_ns; /* 50 us */
+	bool yield;	 /* AHP_YIELD */
 
 	/* dlq */
 	char dlq_dir[AHP_CONFIG_PATH]; /* "": not given */

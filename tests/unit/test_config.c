@@ -52,7 +52,7 @@ static void every_key(void)
 		      "shm: {quota: 2GiB, first_segment: 1 MiB, lock: true,\n"
 		      "      reserve: 512MiB,\n"
 		      "      huge_pages: false, prefault: true, strict: true}\n"
-		      "ring:\n  window: 64\n  wait: block\n  spin: 20us\n"
+		      "ring:\n  window: 64\n  wait: block\n  yield: true\n  spin: 20us\n"
 		      "dlq:\n  dir: /d\n  max_bytes: 65536\n"
 		      "  when_full: drop_oldest\n"
 		      "latent: [whatever, {a: b}]\n"
@@ -69,7 +69,7 @@ static void every_key(void)
 	CU_ASSERT_STRING_EQUAL(config.name_space, "blue");
 	CU_ASSERT_STRING_EQUAL(config.runtime_dir, "/run/my avp");
 	CU_ASSERT_EQUAL(config.explicit_ack, 1);
-	CU_ASSERT(config.reliable && config.progress_thread);
+	CU_ASSERT(config.reliable && config.progress_thread && config.yield);
 	CU_ASSERT_EQUAL(config.allowed_uid_count, 2);
 	CU_ASSERT_EQUAL(config.allowed_uids[1], 1001);
 	CU_ASSERT_EQUAL(config.quota_bytes, 2ull << 30);
@@ -334,6 +334,10 @@ static void what_follows_of_ahp(void)
 	CU_ASSERT_EQUAL(parse("ahp: {reliable: true}\n"), 0);
 	ahp_config_agent(&config, &a);
 	CU_ASSERT_EQUAL(a.flags, AHP_RELIABLE);
+	CU_ASSERT_EQUAL(parse("ring: {yield: true}\n"), 0);
+	a = (struct ahp_agent_options){0};
+	ahp_config_agent(&config, &a);
+	CU_ASSERT_EQUAL(a.flags, AHP_YIELD);
 	CU_ASSERT_EQUAL(parse("ahp: {progress_thread: true}\n"), 0);
 	a = (struct ahp_agent_options){.flags = AHP_EXPLICIT_ACK};
 	ahp_config_agent(&config, &a);
