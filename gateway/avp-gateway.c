@@ -312,25 +312,13 @@ static void serve(struct program *p)
 			reload(p);
 		if (p->term)
 			drain(p);
-		if (gw->draining && gw_inbound_idle(gw) && gw_outbound_idle(gw))
+		if (gw->draining && gw_inbound_idle(gw) &&
+		    gw_outbound_idle(gw) && gw_letters_idle(gw))
 			return;
 	}
 }
 
 /* ---- opening and closing ---------------------------------------------------------- */
-
-static void open_dlq(struct gateway *gw)
-{
-	struct ahp_dlq_options options = {.name_space = gw->name_space};
-	char shown[GW_SHOWN_BYTES];
-	struct avp_reason why;
-
-	ahp_config_dlq(&gw->conf->ahp, &options);
-	if (ahp_dlq_open(&gw->dlq, &options, &why))
-		gw_log(&gw->log, GW_LOG_WARNING, "no_dlq", "code=%s reason=%s",
-		       avp_error_name(why.code),
-		       gw_shown(shown, avp_str_of(why.text)));
-}
 
 static int open_all(struct program *p, struct avp_reason *why)
 {
@@ -351,7 +339,7 @@ static int open_all(struct program *p, struct avp_reason *why)
 	err = watch_signals(p, why);
 	if (err)
 		return err;
-	open_dlq(gw);
+	gw_letters_open(gw);
 	err = gw_inbound_open(gw, why);
 	if (err)
 		return err;
@@ -369,6 +357,8 @@ static void close_all(struct program *p)
 		gw_inbound_close(gw);
 	if (gw->out)
 		gw_outbound_close(gw);
+	if (gw->loop)
+		gw_letters_settle(gw);
 	free(gw->spare);
 	if (p->signals.ready)
 		avp_loop_remove(gw->loop, &p->signals);
@@ -376,7 +366,7 @@ static void close_all(struct program *p)
 		close(p->signals.fd);
 	if (gw->own)
 		gw_agent_close(gw->own);
-	ahp_dlq_close(gw->dlq);
+	gw_letters_close(gw);
 	gw_conf_free(p->conf);
 }
 

@@ -3,7 +3,7 @@
  * avp-gateway: what its parts share, and how they call each other.
  *
  *	main (avp-gateway.c)	options, signals, the turns
- *	conf, log, metrics, timer, agents	below; used by all
+ *	conf, log, metrics, timer, agents, letters	below; used by all
  *	inbound (listen conn tls h1 h2 serve deliver)	HTTP in, messages to local agents
  *	outbound (outbound peer)	messages of local agents out, by HTTP
  *
@@ -118,6 +118,27 @@ bool gw_agents_arm(struct gateway *gw);
 /* The one that speaks for a source: its proxy, or the gateway's own agent. */
 struct gw_agent *gw_speaker(struct gateway *gw, struct avp_str source);
 
+/* ---- dead letters -------------------------------------------------------------- */
+
+struct gw_letters {
+	struct gw_timer gather; /* set: some are not on their way to the disk */
+	struct avp_sync sync;
+	bool under_way; /* sync is, for: */
+	uint64_t upto;	/* its tickets */
+	bool more;	/* others were written meanwhile */
+};
+
+/* Opens gw->dlq, or logs why there is none. */
+void gw_letters_open(struct gateway *gw);
+/* A letter was appended: it will be brought to the disk, in the loop. */
+void gw_letters_written(struct gateway *gw);
+/* Are all on the disk? */
+bool gw_letters_idle(const struct gateway *gw);
+/* Brings all there, and waits. Before the loop is closed. */
+void gw_letters_settle(struct gateway *gw);
+/* When the loop is closed. */
+void gw_letters_close(struct gateway *gw);
+
 /* ---- the gateway ------------------------------------------------------------- */
 
 struct gateway {
@@ -136,6 +157,7 @@ struct gateway {
 	struct gw_log log;
 	struct gw_metrics metrics;
 	struct ahp_dlq *dlq; /* NULL: none could be opened */
+	struct gw_letters letters;
 	struct gw_inbound *in;
 	struct gw_outbound *out;
 	const char *name_space;	  /* --namespace; NULL: as configured */

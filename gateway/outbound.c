@@ -256,20 +256,6 @@ void gw_outbound_reload(struct gateway *gw, struct gw_conf *next)
 
 /* ---- the whole ------------------------------------------------------------------------ */
 
-static void commit_fired(struct gw_timer *timer)
-{
-	struct gw_outbound *out =
-		(struct gw_outbound *)((char *)timer -
-				       offsetof(struct gw_outbound, dlq_timer));
-	char shown[GW_SHOWN_BYTES];
-	struct avp_reason why;
-
-	if (ahp_dlq_commit(out->gw->dlq, &why))
-		gw_log(&out->gw->log, GW_LOG_ERROR, "dead_letter",
-		       "code=%s reason=%s", avp_error_name(why.code),
-		       gw_shown(shown, avp_str_of(why.text)));
-}
-
 int gw_outbound_open(struct gateway *gw, struct avp_reason *why)
 {
 	struct gw_outbound *out = calloc(1, sizeof(*out));
@@ -281,7 +267,6 @@ int gw_outbound_open(struct gateway *gw, struct avp_reason *why)
 	}
 	gw->out = out;
 	out->gw = gw;
-	out->dlq_timer.fire = commit_fired;
 	out->reap.fire = reap_fired;
 	out->zstd = avp_zstd_new();
 	if (!out->zstd || ahp_heartbeats_new(&out->beats))
@@ -297,10 +282,6 @@ void gw_outbound_close(struct gateway *gw)
 
 	while (out->peers)
 		peer_free(out->peers);
-	if (out->dlq_timer.due_ns) {
-		gw_timer_clear(&gw->timers, &out->dlq_timer);
-		commit_fired(&out->dlq_timer);
-	}
 	gw_timer_clear(&gw->timers, &out->reap);
 	avp_zstd_free(out->zstd);
 	ahp_heartbeats_free(out->beats);

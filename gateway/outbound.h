@@ -235,7 +235,7 @@ struct gw_outbound {
 	struct gateway *gw;
 	struct out_peer *peers;
 	bool draining;
-	struct gw_timer dlq_timer, reap;
+	struct gw_timer reap;
 	uint8_t buried[256][16]; /* ids of the last dead letters */
 	unsigned buried_at;
 	struct ahp_heartbeats *beats; /* when remote agents were heard */

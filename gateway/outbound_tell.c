@@ -6,9 +6,7 @@
 #include "ahp/dlq_internal.h"
 #include "gateway/outbound.h"
 
-#define MS	  INT64_C(1000000)
-#define COMMIT_NS (10 * MS) /* letters that come together share an fdatasync */
-#define BODY_MAX  (UINT64_C(64) << 20) /* copied into a letter */
+#define BODY_MAX (UINT64_C(64) << 20) /* copied into a letter */
 
 /* ---- to the sender ---------------------------------------------------------------- */
 
@@ -204,7 +202,5 @@ void out_bury(struct out_message *m)
 		       gw_shown(shown, avp_str_of(why.text)));
 		return;
 	}
-	if (!gw->out->dlq_timer.due_ns)
-		gw_timer_set(&gw->timers, &gw->out->dlq_timer,
-			     gw->now_ns + COMMIT_NS);
+	gw_letters_written(gw);
 }

@@ -3,13 +3,18 @@
  * From a local agent through the real gateway to a peer that is scripted here:
  * what the peer gets, and what the agent hears of whatever the peer answers.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -141,6 +146,7 @@ static void turn(struct world *w)
 		ahp_agent_run(w->planner, 500000);
 }
 
+static void (*before_exec)(void); /* in the gateway's process */
 static const char *sections = ""; /* of the configuration, beside the others */
 
 static void start_gateway(struct world *w, const char *more)
@@ -173,6 +179,8 @@ static void start_gateway(struct world *w, const char *more)
 		err = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 		dup2(out[1], 1);
 		dup2(err, 2);
+		if (before_exec)
+			before_exec();
 		execl(program, program, "--config", config, (char *)NULL);
 		_exit(127);
 	}
@@ -588,6 +596,22 @@ static void huge_answer(void)
 
 /* ---- again ------------------------------------------------------------------------------- */
 
+static bool logged(const char *words)
+{
+	static char text[1 << 20];
+	char path[PATH_MAX];
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/log", test_dir());
+	f = fopen(path, "re");
+	n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+	text[n] = 0;
+	if (f)
+		fclose(f);
+	return strstr(text, words) != NULL;
+}
+
 static void retries(void)
 {
 	static const char *const script[] = {"503 {}", "-", "504 {}",
@@ -641,6 +665,63 @@ static void dead_letter(void)
 	CU_ASSERT_EQUAL(w.requests, 3);
 	end(&w);
 	CU_ASSERT_EQUAL(letters("go away"), 1);
+}
+
+/* Of all calls that write files to the disk; what io_uring does is none. */
+static void forbid_sync(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fdatasync, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fsync, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = {sizeof(code) / sizeof(*code), code};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
+		_exit(126);
+}
+
+static bool loop_syncs(void)
+{
+	struct avp_loop *loop;
+	bool io_uring;
+
+	CU_ASSERT_EQUAL_FATAL(avp_loop_open(&loop, NULL), 0);
+	io_uring = !strcmp(avp_loop_backend(loop), "io_uring");
+	avp_loop_close(loop);
+	return io_uring;
+}
+
+/* The disk has them, and no turn has waited for it. */
+static void dead_letters_in_the_loop(void)
+{
+	static const char *const script[] = {"503 {\"message\":\"busy\"}",
+					     NULL};
+	struct world w;
+
+	if (!loop_syncs()) {
+		printf("skipped: no io_uring here\n");
+		return;
+	}
+	/* A queue that is there: to make one takes an fsync(). */
+	begin(&w, "", "max_retries: 0");
+	end(&w);
+	before_exec = forbid_sync;
+	begin(&w, "", "max_retries: 0");
+	before_exec = NULL;
+	w.script = script;
+	for (int i = 0; i < 20; i++) {
+		CU_ASSERT_EQUAL(send_text(&w, "{\"kept\": 2}"), 0);
+		CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+		CU_ASSERT(hears(&w, "busy", "\"attempts\": 1"));
+	}
+	end(&w);
+	CU_ASSERT_EQUAL(letters("busy"), 20);
+	CU_ASSERT_FALSE(logged("dead_letter"));
 }
 
 /* A letter is text: what of it is none is shown as '?', and it is kept. */
@@ -893,6 +974,7 @@ int main(int argc, char **argv)
 					    TEST(huge_answer),
 					    TEST(retries),
 					    TEST(dead_letter),
+					    TEST(dead_letters_in_the_loop),
 					    TEST(dead_letter_of_any_id),
 					    TEST(retry_after),
 					    TEST(token),
