@@ -10,9 +10,10 @@
 
 #include "gateway/serve.h"
 
-#define LINK_NS	 1000000ll   /* between two looks for a link */
-#define WATCH_NS 250000000ll /* between two looks at who works on a RESULT */
-#define STUCK_NS 3600000000000ll
+#define LINK_NS	    1000000ll	/* between two looks for a link */
+#define WATCH_NS    250000000ll /* between two looks at who works on a RESULT */
+#define STUCK_NS    3600000000000ll
+#define CONVERT_MAX (UINT64_C(64) << 20)
 
 /* ---- who sends ------------------------------------------------------------------------- */
 
@@ -313,6 +314,50 @@ static void free_message(void *arg)
 	gw_message_free(message);
 }
 
+/* AVP.md, dialects: as the request's header says, else its frame. */
+static enum avp_dialect dialect_of(const struct exchange *x)
+{
+	struct avp_str version = http_get(x->r, HTTP_AVP_VERSION);
+
+	if (version.len)
+		return gw_dialect_of(version);
+	return x->framed ? x->frame.dialect : AVP_DIALECT_0_2;
+}
+
+/*
+ * In the dialect of whoever asked. A copy: of what is larger than CONVERT_MAX it
+ * would hold up others, and of latent states only hints in the flags differ.
+ */
+static bool is_for(const struct exchange *x, const struct ahp_message *m)
+{
+	return gw_frame_is_for(&m->frame, dialect_of(x)) ||
+	       (m->body_bytes > CONVERT_MAX &&
+		m->frame.metadata.mode == AVP_MODE_LATENT &&
+		m->frame.metadata.payload_type != AVP_EMBEDDING);
+}
+
+static void answer_converted(struct exchange *x, struct gw_message *message,
+			     struct http_reply *reply)
+{
+	struct avp_buf buf = {0};
+	struct avp_reason why;
+
+	if (gw_frame_convert(&buf, &message->m, dialect_of(x), "the client",
+			     &why)) {
+		serve_failf(x, 502, why.code, "the RESULT of %s: %s", x->target,
+			    why.text);
+		avp_buf_fini(&buf);
+	} else {
+		reply->type = "application/avp+binary";
+		reply->body = buf.data;
+		reply->bytes = buf.len;
+		reply->release = free;
+		reply->release_arg = buf.data;
+		http_answer(x->r, reply);
+	}
+	gw_message_free(message);
+}
+
 static void answer_frame(struct exchange *x, struct gw_message *message,
 			 struct http_reply *reply)
 {
@@ -406,8 +451,10 @@ bool gw_inbound_message(struct gateway *gw, struct gw_message *message)
 	gw_message_accept(message);
 	reply.pairs = result_pairs(pairs, x, m, id);
 	deliver_forget(x);
-	if (m->kind == AHP_FRAME)
+	if (m->kind == AHP_FRAME && is_for(x, m))
 		answer_frame(x, message, &reply);
+	else if (m->kind == AHP_FRAME)
+		answer_converted(x, message, &reply);
 	else
 		answer_text(x, message, &reply);
 	return true;

@@ -3,7 +3,7 @@
  * avp-gateway: what its parts share, and how they call each other.
  *
  *	main (avp-gateway.c)	options, signals, the turns
- *	conf, log, metrics, timer, agents, letters	below; used by all
+ *	conf, log, metrics, timer, agents, letters, reframe	below; used by all
  *	inbound (listen conn tls h1 h2 serve deliver)	HTTP in, messages to local agents
  *	outbound (outbound peer)	messages of local agents out, by HTTP
  *
@@ -117,6 +117,26 @@ bool gw_agents_arm(struct gateway *gw);
 
 /* The one that speaks for a source: its proxy, or the gateway's own agent. */
 struct gw_agent *gw_speaker(struct gateway *gw, struct avp_str source);
+
+/* ---- dialects ------------------------------------------------------------------ */
+
+/* Which one an AVP-Version, or HELLO's avp_version, means; empty: 0.2. */
+enum avp_dialect gw_dialect_of(struct avp_str version);
+/* Is the frame, as it is, one of that dialect? */
+bool gw_frame_is_for(const struct avp_frame *frame, enum avp_dialect dialect);
+/*
+ * Appends to an empty buffer a head for the frame's payload, which lies at
+ * payload, with that metadata; for 0.4 with its checksum. who speaks it, for the
+ * reason: AVP_UNSUPPORTED or so when the dialect has no such frames.
+ */
+int gw_frame_head(struct avp_buf *to, const struct avp_frame *frame,
+		  const struct avp_metadata *meta, const void *payload,
+		  enum avp_dialect dialect, const char *who,
+		  struct avp_reason *why);
+/* The whole frame of a message, copied. The buffer is the caller's to free. */
+int gw_frame_convert(struct avp_buf *to, const struct ahp_message *message,
+		     enum avp_dialect dialect, const char *who,
+		     struct avp_reason *why);
 
 /* ---- dead letters -------------------------------------------------------------- */
 

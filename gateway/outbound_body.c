@@ -272,15 +272,6 @@ static int frame_text(struct out_message *m, struct out_request *r,
 
 /* ---- frames ------------------------------------------------------------------------------ */
 
-/* Frames of these are the same bytes in both dialects. */
-static bool is_plain_latent(const struct avp_metadata *m)
-{
-	return m->mode == AVP_MODE_LATENT &&
-	       m->payload_type == AVP_HIDDEN_STATE && !m->avp_map_id.len &&
-	       !(m->has &
-		 (AVP_HAS_CONFIDENCE | AVP_HAS_COMPAT | AVP_HAS_CHECKSUM));
-}
-
 /* The frame's metadata as the peer is to see it. */
 static struct avp_metadata told(const struct out_message *m)
 {
@@ -293,50 +284,21 @@ static struct avp_metadata told(const struct out_message *m)
 	return meta;
 }
 
-/*
- * What 0.4.1 and later write. It is of the uncompressed payload, so of one that
- * came compressed only what its sender has written is passed on.
- */
-static void add_checksum(const struct out_message *m, struct avp_metadata *meta)
-{
-	const struct avp_frame *f = &m->message->m.frame;
-
-	if (m->session->dialect != AVP_DIALECT_0_4 ||
-	    meta->has & AVP_HAS_CHECKSUM || f->flags & AVP_FLAG_COMPRESSED)
-		return;
-	meta->has |= AVP_HAS_CHECKSUM;
-	meta->payload_checksum =
-		avp_crc32((const uint8_t *)m->message->m.body + f->payload_off,
-			  f->payload_bytes);
-}
-
 static int new_head(struct out_message *m, struct out_request *r,
 		    struct avp_reason *why)
 {
 	const struct ahp_message *in = &m->message->m;
-	struct avp_metadata meta = told(m);
-	int n;
+	const struct avp_metadata meta = told(m);
+	const uint8_t *payload =
+		(const uint8_t *)in->body + in->frame.payload_off;
+	int err = gw_frame_head(&m->head, &in->frame, &meta, payload,
+				m->session->dialect, m->remote->id, why);
 
-	add_checksum(m, &meta);
-	n = avp_frame_head_size(&meta, m->session->dialect);
-	if (n > 0 && avp_buf_reserve(&m->head, (size_t)n))
-		return avp__fail(why, AVP_NO_MEMORY, "no memory for a head");
-	if (n > 0)
-		n = avp_frame_head_encode(
-			&meta, m->session->dialect, in->frame.payload_bytes,
-			(uint8_t *)m->head.data, (size_t)n, why);
-	if (n < 0)
-		return avp__fail(why, n,
-				 "the frame cannot be written in dialect %s, "
-				 "which %s speaks: %s",
-				 avp_dialect_name(m->session->dialect),
-				 m->remote->id, avp_error_text(n));
-	m->head.len = (size_t)n;
 	r->piece[0] = m->head.data;
 	r->piece_bytes[0] = m->head.len;
-	r->piece[1] = (const uint8_t *)in->body + in->frame.payload_off;
+	r->piece[1] = payload;
 	r->piece_bytes[1] = in->body_bytes - in->frame.payload_off;
-	return 0;
+	return err;
 }
 
 /* zstd gets a copy: what it reads must not change meanwhile. */
@@ -388,8 +350,7 @@ static int frame_body(struct out_message *m, struct out_request *r,
 		return compressed(m, r, why);
 	/* A path of its own, or the metadata, has to say for whom it is. */
 	if ((r->peer->plain && !meta->target_agent_id.len) ||
-	    (in->frame.dialect != m->session->dialect &&
-	     !is_plain_latent(meta)))
+	    !gw_frame_is_for(&in->frame, m->session->dialect))
 		return new_head(m, r, why);
 	r->piece[0] = in->body;
 	r->piece_bytes[0] = in->body_bytes;

@@ -100,11 +100,7 @@ static enum avp_dialect dialect_of(const struct gw_conf_peer *conf,
 	if (conf->dialect != GW_DIALECT_AUTO)
 		return conf->dialect == GW_DIALECT_0_4 ? AVP_DIALECT_0_4
 						       : AVP_DIALECT_0_2;
-	/* 0.3 and everything later is the new one. */
-	if (version.len < 3 || !strncmp(version.data, "0.1", 3) ||
-	    !strncmp(version.data, "0.2", 3))
-		return AVP_DIALECT_0_2;
-	return AVP_DIALECT_0_4;
+	return gw_dialect_of(version);
 }
 
 static int read_members(const struct avp_json *root, struct avp_str *id,

@@ -517,6 +517,97 @@ static void fields_are_read(void)
 	gateway_stop(&g);
 }
 
+/* ---- dialects ------------------------------------------------------------------- */
+
+/* A RESULT of a frame that its sender made in the other dialect. */
+static void role_result(struct ahp_agent *agent, struct ahp_message *m)
+{
+	static const uint8_t cache[17 + 8] = {1, 0, 0, 0, 1, 0, 0, 0, 1,
+					      0, 0, 0, 1, 0, 0, 0, 0, 7};
+	struct avp_metadata meta = {.model_id = {"m", 1},
+				    .payload_type = AVP_KV_CACHE};
+	bool hybrid = avp_str_equal(m->task_id, avp_str_of("hybrid"));
+	uint8_t frame[256];
+	uint64_t n;
+
+	if (hybrid)
+		meta = (struct avp_metadata){.mode = AVP_MODE_HYBRID};
+	CHECK(!avp_frame_encode(&meta, AVP_DIALECT_0_2, cache, sizeof(cache),
+				frame, sizeof(frame), &n, NULL));
+	struct ahp_outgoing reply = {.target = m->source,
+				     .method = AHP_RESULT,
+				     .kind = AHP_FRAME,
+				     .task_id = m->task_id,
+				     .body = frame,
+				     .body_bytes = n};
+
+	ahp_accept(agent, m);
+	CHECK(!ahp_send(agent, &reply, LONG_NS, NULL, NULL));
+	ahp_release(agent, m);
+}
+
+/* The frame of the last answer, which has to be one. */
+static struct avp_frame answered(void)
+{
+	struct avp_frame f = {0};
+	struct avp_reason why;
+
+	CU_ASSERT_EQUAL(a.status, 200);
+	CU_ASSERT(answer_has(&a, "content-type: application/avp+binary"));
+	CU_ASSERT_EQUAL_FATAL(avp_frame_decode(a.body, a.body_len, &f, &why),
+			      0);
+	CU_ASSERT_EQUAL(f.payload_bytes, 17 + 8);
+	CU_ASSERT_EQUAL(((const uint8_t *)f.payload)[17], 7);
+	return f;
+}
+
+static void results_in_the_askers_dialect(void)
+{
+	static const char *const versions[] = {"0.2", "0.4"};
+	static const struct avp_metadata mapped = {
+		.model_id = {"m", 1}, .avp_map_id = {"vocab:1", 7}};
+	uint8_t frame[256];
+	char headers[128];
+	struct gateway_run g;
+	struct avp_frame f;
+	uint64_t n;
+	pid_t echo = gateway_agent("echo", role_result);
+
+	gateway_start(&g, ECHO_ONLY);
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(headers, sizeof(headers),
+			 "AHP-Wait: result\r\nAVP-Version: %s\r\n",
+			 versions[i]);
+		client_asks(g.port[0], "POST", "/avp/v2/text", headers, "{}", 2,
+			    &a);
+		f = answered();
+		CU_ASSERT_EQUAL(f.flags, i ? 4 : AVP_FLAG_KV_CACHE);
+		CU_ASSERT_EQUAL(f.metadata.has, i ? AVP_HAS_CHECKSUM : 0);
+		CU_ASSERT_EQUAL(avp_frame_payload_check(&f, f.payload,
+							f.payload_bytes, NULL),
+				0);
+	}
+	/* Nothing said but by the frame that asks. */
+	for (unsigned i = 0; i < 2; i++) {
+		avp_frame_encode(&mapped, i ? AVP_DIALECT_0_4 : AVP_DIALECT_0_2,
+				 "12345678", 8, frame, sizeof(frame), &n, NULL);
+		client_asks(g.port[0], "POST", "/avp/v2/transmit",
+			    "AHP-Wait: result\r\n", frame, n, &a);
+		f = answered();
+		CU_ASSERT_EQUAL(f.flags, i ? 4 : AVP_FLAG_KV_CACHE);
+	}
+	/* What cannot be said in it. */
+	CU_ASSERT_EQUAL(client_asks(g.port[0], "POST", "/avp/v2/text",
+				    "AHP-Wait: result\r\nAVP-Version: 0.4\r\n"
+				    "AHP-Task-ID: hybrid\r\n",
+				    "{}", 2, &a),
+			502);
+	CU_ASSERT(answer_has(&a, "dialect 0.4, which the client speaks"));
+	CU_ASSERT(gateway_lends_nothing(&g));
+	gateway_agent_end(echo);
+	gateway_stop(&g);
+}
+
 /* ---- how an agent is ------------------------------------------------------------ */
 
 #define BEAT "AHP-Wait: liveness\r\nAHP-Method: HEARTBEAT\r\n"
@@ -624,6 +715,7 @@ int main(int argc, char **argv)
 		TEST(continue_is_said),
 		TEST(who_is_addressed),
 		TEST(results_are_awaited),
+		TEST(results_in_the_askers_dialect),
 		TEST(fields_are_read),
 		TEST(what_does_not_fit),
 		TEST(liveness),
