@@ -134,6 +134,8 @@ struct ahp__link {
 
 	struct avp_lane_tx tx;
 	struct avp_lane_rx rx;
+	int64_t sent_ref_ns; /* a moment, not long ago ... */
+	uint32_t sent_ref_ms; /* ... and what slots said then: ahp__sent_ns() */
 	struct avp_segment page_segment;
 	const struct page_map *page; /* the peer's */
 	bool peer_sleeps;	     /* it is not in busy mode */
@@ -240,6 +242,8 @@ struct ahp_agent {
 	struct ahp__link *up[LINKS_MAX]; /* up or draining: these are polled */
 	struct ahp__look look[LINKS_MAX]; /* of each, as up.c says */
 	uint32_t ups, draining, first, turn;
+	int64_t sent_refs_ns; /* when each link's sent_ref was renewed */
+	uint64_t first_sequence; /* of links; tests begin before a wrap */
 	struct ahp__link *speaker; /* up[first] while it has budget, or NULL */
 	int64_t budget; /* of up[first], before the next one's turn */
 	bool idle_due;	/* one was spent: look at one idle link */
@@ -298,6 +302,16 @@ int64_t ahp__now_ns(void);
  * cheaper than the fine one; deadlines are seconds).
  */
 uint32_t ahp__lane_ms(uint64_t start_ns);
+
+/* Renews sent_ref: when a link comes up, and at least every three weeks. */
+void ahp__link_sent_ref(struct ahp__link *link, int64_t now_ns);
+
+/* When a message was sent, by the 32 bits of its slot, which wrap after 49 days. */
+static inline int64_t ahp__sent_ns(const struct ahp__link *link, uint32_t ms)
+{
+	return link->sent_ref_ns +
+	       (int32_t)(ms - link->sent_ref_ms) * INT64_C(1000000);
+}
 
 __attribute__((format(printf, 4, 5), cold)) void ahp__logf(
 	struct ahp_agent *agent, enum ahp_log_level level, int code,

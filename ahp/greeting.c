@@ -158,6 +158,7 @@ static int share(struct ahp__link *link, struct avp_reason *why)
 		.size = sizeof(options),
 		.slots = agent->options.window,
 		.colour = agent->links,
+		.first_sequence = agent->first_sequence,
 	};
 	struct wire_head say = {WIRE_MAGIC, WIRE_MAJOR, WIRE_MINOR, WIRE_SHARE,
 				sizeof(say)};
@@ -257,6 +258,7 @@ void ahp__greeting_share(struct ahp__link *link, const int *fds, unsigned n)
 	link->state = LINK_UP;
 	link->source = link->peer->id;
 	link->number = link->peer->number;
+	ahp__link_sent_ref(link, ahp__now_ns());
 	ahp__up_add(link);
 	ahp__logf(agent, AHP_LOG_INFO, 0, "linked to %s (pid %d)",
 		  link->peer->id, link->who.pid);

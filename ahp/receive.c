@@ -115,7 +115,7 @@ static inline void fill_message(struct ahp_message *m, struct ahp__link *link,
 	m->token_limit = v->token_limit;
 	m->task_id = (struct avp_str){ v->task, v->task_bytes };
 	m->session_id = (struct avp_str){ v->session, v->session_bytes };
-	m->sent_ns = (int64_t)link->rx.start_ns + v->sent_ms * 1000000ll;
+	m->sent_ns = ahp__sent_ns(link, v->sent_ms);
 	m->body = v->inline_data;
 	m->body_bytes = v->body_bytes;
 	m->link_ = link;
@@ -242,7 +242,7 @@ static inline void fill_usual(struct ahp_message *m, struct ahp__link *link,
 	m->kind = slot->kind;
 	m->redelivered = false;
 	m->token_limit = slot->token_limit;
-	m->sent_ns = (int64_t)link->rx.start_ns + slot->sent_ms * 1000000ll;
+	m->sent_ns = ahp__sent_ns(link, slot->sent_ms);
 	if (slot->kind == AHP_FRAME)
 		m->frame.payload =
 			(const uint8_t *)m->body + m->frame.payload_off;

@@ -15,6 +15,7 @@
 #define WAKE_NS		25000	    /* from a bell until its sleeper runs */
 #define SPIN_MIN_NS	20000	    /* while messages come that soon */
 #define SPIN_LEAST_NS	1000	    /* less is none */
+#define SENT_REF_NS	(86400 * 1000000000ll)
 #define BUSY_IDLE_NS	1000000	    /* of spinning: nothing is under way */
 #define BELL_GRACE_NS	100000000ll /* a producer may lose its core that long */
 
@@ -73,6 +74,22 @@ static int run_loop(struct ahp_agent *agent, int64_t timeout_ns)
 	return calls;
 }
 
+void ahp__link_sent_ref(struct ahp__link *link, int64_t now_ns)
+{
+	int64_t start_ns = (int64_t)link->rx.start_ns;
+	int64_t ms = (now_ns - start_ns) / 1000000;
+
+	link->sent_ref_ns = start_ns + ms * 1000000;
+	link->sent_ref_ms = (uint32_t)ms;
+}
+
+static void renew_sent_refs(struct ahp_agent *agent, int64_t now_ns)
+{
+	agent->sent_refs_ns = now_ns;
+	for (uint32_t i = 0; i < agent->ups; i++)
+		ahp__link_sent_ref(agent->up[i], now_ns);
+}
+
 /* What no fd tells. */
 static void do_chores(struct ahp_agent *agent)
 {
@@ -85,6 +102,8 @@ static void do_chores(struct ahp_agent *agent)
 	if (agent->retry)
 		ahp__retry_look(agent);
 	ahp__page_beat(agent, now_ns);
+	if (now_ns - agent->sent_refs_ns >= SENT_REF_NS)
+		renew_sent_refs(agent, now_ns);
 }
 
 void ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns)

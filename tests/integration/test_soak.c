@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Two processes that fall asleep and wake each other, again and again: no wake-up
- * may be late. On lanes, whose sequences begin just before their low words wrap,
- * and on agents, where senders wait for room as well. On each loop with each
- * doorbell that it has.
+ * may be late. On lanes and on agents, whose sequences begin just before their low
+ * words wrap. Agents' senders wait for room as well; in adaptive mode messages come
+ * about when the spin ends. On each loop with each doorbell that it has.
  *
  * In `make check` for a second or two. `make soak` runs it at length, as
  * SOAK_MESSAGES (on lanes) and SOAK_WAKES (of agents) say, for each of them.
@@ -15,13 +15,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ahp/agent_internal.h"
 #include "tests/agents.h"
 #include "tests/harness.h"
 #include "tests/lane_peer.h"
 
-#define WRAP_AHEAD 10000 /* messages before the low words wrap */
-#define FLOOD	   64	 /* messages in a row, to a window of 16 */
-#define PINGS	   16	 /* round trips between two floods */
+#define WRAP_AHEAD   10000 /* messages before the low words wrap */
+#define AGENTS_AHEAD 1001  /* the same for agents */
+#define FLOOD	     64	   /* messages in a row, to a window of 16 */
+#define PINGS	     16	   /* round trips between two floods */
+#define SPINS_NS     4000  /* of an adaptive agent, at most */
+#define PAUSE_NS     8192  /* before a message to one, at most */
 
 /* What both processes count; each has its own. */
 struct tally {
@@ -30,7 +34,7 @@ struct tally {
 };
 
 static struct tally *tally; /* [2], shared */
-static bool futex;
+static bool futex, adaptive;
 
 static uint64_t setting(const char *name, uint64_t usual)
 {
@@ -162,12 +166,31 @@ static void soak_lanes(const char *what)
 
 /* ---- agents ------------------------------------------------------------------ */
 
-static struct ahp_agent *open_blocking(const char *id)
+static struct ahp_agent *open_agent(const char *id)
 {
-	const struct ahp_agent_options o = {.wait = AHP_WAIT_BLOCK,
+	const struct ahp_agent_options o = {.wait = adaptive ? AHP_WAIT_ADAPTIVE
+							     : AHP_WAIT_BLOCK,
+					    .spin_ns = SPINS_NS,
 					    .window = 16};
+	struct ahp_agent *agent = agent_open(id, &o);
 
-	return agent_open(id, &o);
+	agent->first_sequence = UINT32_MAX - AGENTS_AHEAD;
+	/* Even: awake. Each sleep adds 2. */
+	atomic_store(&agent->page->messages, UINT32_MAX - AGENTS_AHEAD);
+	atomic_store(&agent->page->space, UINT32_MAX - AGENTS_AHEAD);
+	return agent;
+}
+
+/* Any time from now on: before, while or after the other falls asleep. */
+static void pause_some(void)
+{
+	static uint32_t seed = 3;
+	double end = seconds();
+
+	seed = seed * 1664525u + 1013904223u;
+	end += (seed >> 16) % PAUSE_NS / 1e9;
+	while (seconds() < end)
+		continue;
 }
 
 static const char *hear(struct ahp_agent *agent, uint32_t *next)
@@ -190,6 +213,8 @@ static const char *say(struct ahp_agent *agent, const char *to, uint32_t number)
 				       .body = &number,
 				       .body_bytes = sizeof(number)};
 
+	if (adaptive)
+		pause_some();
 	return ahp_send(agent, &m, AHP_FOREVER, NULL, NULL) ? "not sent" : NULL;
 }
 
@@ -220,7 +245,7 @@ static void run_agent(void *arg)
 {
 	const bool first = *(const bool *)arg;
 	struct tally *t = &tally[first];
-	struct ahp_agent *agent = open_blocking(first ? "first" : "second");
+	struct ahp_agent *agent = open_agent(first ? "first" : "second");
 	/* Each round trip is two wakes, of a flood some four more. */
 	uint64_t rounds = setting("SOAK_WAKES", 4000) / (2 * PINGS + 4);
 	struct ahp_stats stats;
@@ -260,7 +285,8 @@ static void with(const char *loop, bool word, void (*soak)(const char *what))
 {
 	char what[64];
 
-	snprintf(what, sizeof(what), "%s, %s", loop, word ? "futex" : "socket");
+	snprintf(what, sizeof(what), "%s, %s%s", loop,
+		 word ? "futex" : "socket", adaptive ? ", adaptive" : "");
 	setenv("AVP_LOOP", loop, 1);
 	setenv("AVP_BELL", word ? "futex" : "socket", 1);
 	futex = word;
@@ -313,6 +339,20 @@ static void agents_epoll(void)
 	with("epoll", false, soak_agents);
 }
 
+static void adaptive_io_uring(void)
+{
+	adaptive = true;
+	agents_io_uring();
+	adaptive = false;
+}
+
+static void adaptive_epoll(void)
+{
+	adaptive = true;
+	agents_epoll();
+	adaptive = false;
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -320,6 +360,8 @@ int main(void)
 		TEST(lanes_epoll),
 		TEST(agents_io_uring),
 		TEST(agents_epoll),
+		TEST(adaptive_io_uring),
+		TEST(adaptive_epoll),
 		{0},
 	};
 
