@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FallbackRequest and TransmitResponse by protobuf-c, which owns what it read
- * until _fini. What it leaves to its caller is done here: UTF-8, equal keys of
- * a map, and a limit, since it takes up to a hundred bytes for two of the wire.
+ * FallbackRequest and TransmitResponse: written by protobuf-c, and read by the
+ * metadata's wire code out of a copy that lives until _fini. protobuf-c does not
+ * look at the wire type of a bool (a string in the place of `success` reads as
+ * true), nor at UTF-8, knows no groups, and takes a hundred bytes for two.
  */
 #include <stdlib.h>
 
@@ -19,12 +20,6 @@ typedef Avp__Pb__Pair pb_pair;
 static ProtobufCBinaryData data_of(struct avp_str s)
 {
 	return (ProtobufCBinaryData){s.len, (uint8_t *)(uintptr_t)s.data};
-}
-
-/* Present text has data even if it is empty; protobuf-c gives NULL. */
-static struct avp_str str_of(ProtobufCBinaryData d)
-{
-	return (struct avp_str){d.data ? (const char *)d.data : "", d.len};
 }
 
 static bool valid(struct avp_str s)
@@ -99,45 +94,71 @@ int avp_pb_fallback_request_encode(const struct avp_pb_fallback_request *m,
 	return pack(FALLBACK, &pb.base, out, capacity, why);
 }
 
+static bool read_fallback(const uint8_t *p, const uint8_t *end,
+			  struct avp_pb_fallback_request *m)
+{
+	struct avp__field f;
+	uint32_t bits;
+
+	while (p < end) {
+		p = avp__wire_next(p, end, &f, AVP__DEPTH);
+		if (!p)
+			return false;
+		switch (f.tag) {
+		case AVP__TAG(1, AVP__LEN):
+			if (!avp__field_text(&f, &m->session_id))
+				return false;
+			break;
+		case AVP__TAG(2, AVP__LEN):
+			if (!avp__field_text(&f, &m->reason))
+				return false;
+			break;
+		case AVP__TAG(3, AVP__FIXED32):
+			bits = (uint32_t)f.value;
+			memcpy(&m->perplexity_score, &bits, sizeof(bits));
+			break;
+		default:
+			if ((f.tag & 7) == AVP__END_GROUP)
+				return false;
+		}
+	}
+	return true;
+}
+
 int avp_pb_fallback_request_decode(const void *bytes, size_t len,
 				   struct avp_pb_fallback_request *m,
 				   struct avp_reason *why)
 {
+	const struct avp_str empty = {"", 0};
+	struct avp_pb_fallback_request read = {empty, empty, 0, NULL};
 	int err = check_size(FALLBACK, len, why);
-	pb_fallback *pb;
+	uint8_t *copy;
 
 	if (err)
 		return err;
-	pb = avp__pb__fallback_request__unpack(NULL, len, bytes);
-	if (!pb || !valid(str_of(pb->session_id)) ||
-	    !valid(str_of(pb->reason))) {
-		avp__pb__fallback_request__free_unpacked(pb, NULL);
+	copy = malloc(len + 1);
+	if (!copy)
+		return no_memory(FALLBACK, why);
+	if (len)
+		memcpy(copy, bytes, len);
+	if (!read_fallback(copy, copy + len, &read)) {
+		free(copy);
 		return no_message(FALLBACK, len, why);
 	}
-	memset(m, 0, sizeof(*m));
-	m->session_id = str_of(pb->session_id);
-	m->reason = str_of(pb->reason);
-	if (pb->has_perplexity_case == 3)
-		m->perplexity_score = pb->perplexity_score;
-	m->owned = pb;
+	*m = read;
+	m->owned = copy;
 	return 0;
 }
 
 void avp_pb_fallback_request_fini(struct avp_pb_fallback_request *m)
 {
-	avp__pb__fallback_request__free_unpacked(m->owned, NULL);
+	free(m->owned);
 	memset(m, 0, sizeof(*m));
 }
 
 /* ---- TransmitResponse --------------------------------------------------- */
 
 #define RESPONSE "TransmitResponse"
-
-/* What a decoded response holds: protobuf-c's message, and the map in order. */
-struct owned {
-	pb_response *pb;
-	struct avp_pair pair[];
-};
 
 static pb_pair *pairs_of(const struct avp__extra *extra, pb_pair ***list)
 {
@@ -207,79 +228,75 @@ int avp_pb_transmit_response_encode(const struct avp_pb_transmit_response *m,
 	return n;
 }
 
-static bool response_is_text(const pb_response *pb)
+/* Counts the entries of the map, and fills pair with them if it is not NULL. */
+static bool read_response(const uint8_t *p, const uint8_t *end,
+			  struct avp_pb_transmit_response *m,
+			  struct avp_pair *pair)
 {
-	if (pb->has_message_case == 2 && !valid(str_of(pb->message)))
-		return false;
-	if (pb->has_request_id_case == 3 && !valid(str_of(pb->request_id)))
-		return false;
-	for (size_t i = 0; i < pb->n_extra; i++) {
-		const pb_pair *p = pb->extra[i];
+	struct avp_pair one;
+	struct avp__field f;
 
-		if ((p->has_key_case && !valid(str_of(p->key))) ||
-		    (p->has_value_case && !valid(str_of(p->value))))
+	m->extra_count = 0;
+	while (p < end) {
+		p = avp__wire_next(p, end, &f, AVP__DEPTH);
+		if (!p)
 			return false;
+		switch (f.tag) {
+		case AVP__TAG(1, AVP__VARINT): m->success = f.value != 0; break;
+		case AVP__TAG(2, AVP__LEN):
+			if (!avp__field_text(&f, &m->message))
+				return false;
+			break;
+		case AVP__TAG(3, AVP__LEN):
+			if (!avp__field_text(&f, &m->request_id))
+				return false;
+			break;
+		case AVP__TAG(4, AVP__LEN):
+			if (!avp__field_pair(&f, pair ? pair++ : &one))
+				return false;
+			m->extra_count++;
+			break;
+		default:
+			if ((f.tag & 7) == AVP__END_GROUP)
+				return false;
+		}
 	}
 	return true;
-}
-
-static struct owned *own(pb_response *pb, uint32_t *count)
-{
-	const struct avp_str empty = {"", 0};
-	size_t n = pb->n_extra;
-	struct owned *o = malloc(sizeof(*o) + 2 * n * sizeof(*o->pair));
-
-	if (!o)
-		return NULL;
-	o->pb = pb;
-	for (size_t i = 0; i < n; i++) {
-		const pb_pair *p = pb->extra[i];
-
-		o->pair[i].key = p->has_key_case ? str_of(p->key) : empty;
-		o->pair[i].value = p->has_value_case ? str_of(p->value) : empty;
-	}
-	*count = (uint32_t)avp__pairs_sort(o->pair, n, o->pair + n);
-	return o;
 }
 
 int avp_pb_transmit_response_decode(const void *bytes, size_t len,
 				    struct avp_pb_transmit_response *m,
 				    struct avp_reason *why)
 {
+	struct avp_pb_transmit_response read = {0};
 	int err = check_size(RESPONSE, len, why);
-	struct owned *o = NULL;
-	uint32_t count = 0;
-	pb_response *pb;
+	const uint8_t *begin = bytes;
+	struct avp_pair *pair;
+	uint8_t *copy;
+	size_t n;
 
 	if (err)
 		return err;
-	pb = avp__pb__transmit_response__unpack(NULL, len, bytes);
-	if (!pb || !response_is_text(pb))
-		err = no_message(RESPONSE, len, why);
-	else if (!(o = own(pb, &count)))
-		err = no_memory(RESPONSE, why);
-	if (err) {
-		avp__pb__transmit_response__free_unpacked(pb, NULL);
-		return err;
-	}
-	memset(m, 0, sizeof(*m));
-	m->success = pb->success;
-	if (pb->has_message_case == 2)
-		m->message = str_of(pb->message);
-	if (pb->has_request_id_case == 3)
-		m->request_id = str_of(pb->request_id);
-	m->extra = o->pair;
-	m->extra_count = count;
-	m->owned = o;
+	if (!read_response(begin, begin + len, &read, NULL))
+		return no_message(RESPONSE, len, why);
+	/* The pairs, room to sort them, and the bytes that they point into. */
+	n = read.extra_count;
+	pair = malloc(2 * n * sizeof(*pair) + len + 1);
+	if (!pair)
+		return no_memory(RESPONSE, why);
+	copy = (uint8_t *)(pair + 2 * n);
+	if (len)
+		memcpy(copy, bytes, len);
+	read_response(copy, copy + len, &read, pair);
+	*m = read;
+	m->extra = pair;
+	m->extra_count = (uint32_t)avp__pairs_sort(pair, n, pair + n);
+	m->owned = pair;
 	return 0;
 }
 
 void avp_pb_transmit_response_fini(struct avp_pb_transmit_response *m)
 {
-	struct owned *o = m->owned;
-
-	if (o)
-		avp__pb__transmit_response__free_unpacked(o->pb, NULL);
-	free(o);
+	free(m->owned);
 	memset(m, 0, sizeof(*m));
 }

@@ -26,12 +26,6 @@ static struct avp_str str_of(const struct avp__field *f)
 	return (struct avp_str){(const char *)f->data, (size_t)f->value};
 }
 
-static inline bool read_str(const struct avp__field *f, struct avp_str *s)
-{
-	*s = str_of(f);
-	return avp__utf8_valid(f->data, (size_t)f->value);
-}
-
 static inline void add_dim(struct avp_metadata *m, uint32_t dim)
 {
 	if (m->shape_count < AVP_SHAPE_INLINE)
@@ -53,11 +47,7 @@ static bool read_packed(const struct avp__field *f, struct avp_metadata *m)
 	return true;
 }
 
-/*
- * One entry of the map. upb sets an entry with unknown fields aside, C++ keeps
- * it: it is refused, so that no two readers see different maps.
- */
-static bool read_pair(const struct avp__field *entry, struct avp_pair *pair)
+bool avp__field_pair(const struct avp__field *entry, struct avp_pair *pair)
 {
 	const uint8_t *p = entry->data, *end = p + entry->value;
 	struct avp__field f;
@@ -68,10 +58,10 @@ static bool read_pair(const struct avp__field *entry, struct avp_pair *pair)
 		if (!p)
 			return false;
 		if (f.tag == LEN(1)) {
-			if (!read_str(&f, &pair->key))
+			if (!avp__field_text(&f, &pair->key))
 				return false;
 		} else if (f.tag == LEN(2)) {
-			if (!read_str(&f, &pair->value))
+			if (!avp__field_text(&f, &pair->value))
 				return false;
 		} else {
 			return false;
@@ -92,13 +82,13 @@ __attribute__((noinline)) static bool read_rare(const struct avp__field *f,
 
 	switch (f->tag) {
 	case VARINT(9): add_dim(m, (uint32_t)f->value); return true;
-	case LEN(11): return read_str(f, &m->compression);
+	case LEN(11): return avp__field_text(f, &m->compression);
 	case FIXED32(12):
 		m->confidence_score = float_of(f->value);
 		m->has |= AVP_HAS_CONFIDENCE;
 		return true;
-	case LEN(13): return read_str(f, &m->avp_map_id);
-	case LEN(14): m->extra_count++; return read_pair(f, &pair);
+	case LEN(13): return avp__field_text(f, &m->avp_map_id);
+	case LEN(14): m->extra_count++; return avp__field_pair(f, &pair);
 	case VARINT(15):
 		m->payload_checksum = (uint32_t)f->value;
 		m->has |= AVP_HAS_CHECKSUM;
@@ -106,7 +96,7 @@ __attribute__((noinline)) static bool read_rare(const struct avp__field *f,
 	case VARINT(100): m->has |= AVP_HAS_COMPAT; return true;
 	case LEN(101):
 	case LEN(102):
-	case LEN(103): m->has |= AVP_HAS_COMPAT; return read_str(f, &s);
+	case LEN(103): m->has |= AVP_HAS_COMPAT; return avp__field_text(f, &s);
 	default: return (f->tag & 7) != AVP__END_GROUP;
 	}
 }
@@ -115,10 +105,10 @@ static inline bool read_field(const struct avp__field *f,
 			      struct avp_metadata *m)
 {
 	switch (f->tag) {
-	case LEN(1): return read_str(f, &m->session_id);
-	case LEN(2): return read_str(f, &m->source_agent_id);
-	case LEN(3): return read_str(f, &m->target_agent_id);
-	case LEN(4): return read_str(f, &m->model_id);
+	case LEN(1): return avp__field_text(f, &m->session_id);
+	case LEN(2): return avp__field_text(f, &m->source_agent_id);
+	case LEN(3): return avp__field_text(f, &m->target_agent_id);
+	case LEN(4): return avp__field_text(f, &m->model_id);
 	case VARINT(5): m->hidden_dim = (uint32_t)f->value; return true;
 	case VARINT(6): m->num_layers = (uint32_t)f->value; return true;
 	case VARINT(7): m->payload_type = (uint32_t)f->value; return true;
@@ -267,7 +257,7 @@ int avp_extra_next(struct avp_extra_cursor *c, struct avp_pair *pair)
 	if (!next_of(m, &c->at, LEN(14), LEN(14), &f))
 		return 0;
 	c->index++;
-	return read_pair(&f, pair);
+	return avp__field_pair(&f, pair);
 }
 
 int avp_metadata_extra_get(const struct avp_metadata *m, struct avp_str key,

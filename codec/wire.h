@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <avp/codec.h>
+
 #define AVP__VARINT	      0u
 #define AVP__FIXED64	      1u
 #define AVP__LEN	      2u
@@ -170,5 +172,20 @@ static inline bool avp__utf8_valid(const void *data, size_t len)
 	}
 	return !(a & AVP__HIGH_BITS) || avp__utf8_valid_long(p, len);
 }
+
+/* The text of a field of AVP__LEN; false if it is not UTF-8. */
+static inline bool avp__field_text(const struct avp__field *f,
+				   struct avp_str *text)
+{
+	text->data = (const char *)f->data;
+	text->len = (size_t)f->value;
+	return avp__utf8_valid(f->data, text->len);
+}
+
+/*
+ * An entry of a map of texts. upb sets one with unknown fields aside, C++ keeps
+ * it: it is refused, so that no two readers see different maps.
+ */
+bool avp__field_pair(const struct avp__field *entry, struct avp_pair *pair);
 
 #endif

@@ -290,13 +290,44 @@ static void response_by_hand(void)
 			DECODING);
 }
 
+/* Read as upb reads: by wire types, each text checked, groups passed over. */
+static void messages_read_as_upb_does(void)
+{
+	static const uint8_t typed[] = "\x0a\x01\x01\x13\x08\x01\x14\x1a\x01r";
+	static const uint8_t late[] = "\x12\x01\xff\x12\x01r";
+	struct avp_pb_transmit_response t;
+	struct avp_pb_fallback_request f;
+
+	CU_ASSERT_EQUAL_FATAL(avp_pb_transmit_response_decode(
+				      typed, sizeof(typed) - 1, &t, NULL),
+			      0);
+	CU_ASSERT(!t.success && !t.message.data);
+	CU_ASSERT(avp_str_equal(t.request_id, avp_str_of("r")));
+	avp_pb_transmit_response_fini(&t);
+	CU_ASSERT_EQUAL(avp_pb_transmit_response_decode(late, sizeof(late) - 1,
+							&t, NULL),
+			DECODING);
+	CU_ASSERT_EQUAL(avp_pb_fallback_request_decode(late, sizeof(late) - 1,
+						       &f, NULL),
+			DECODING);
+	CU_ASSERT_EQUAL_FATAL(avp_pb_fallback_request_decode(NULL, 0, &f, NULL),
+			      0);
+	CU_ASSERT(f.session_id.data && !f.session_id.len);
+	avp_pb_fallback_request_fini(&f);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(hybrid_vectors),	TEST(hybrid_second_opinion),
-		TEST(hybrid_by_hand),	TEST(fallback_vectors),
-		TEST(fallback_by_hand), TEST(response_vectors),
-		TEST(response_by_hand), {0},
+		TEST(hybrid_vectors),
+		TEST(hybrid_second_opinion),
+		TEST(hybrid_by_hand),
+		TEST(fallback_vectors),
+		TEST(fallback_by_hand),
+		TEST(response_vectors),
+		TEST(response_by_hand),
+		TEST(messages_read_as_upb_does),
+		{0},
 	};
 
 	return test_main("proto", tests);
