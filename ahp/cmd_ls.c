@@ -6,7 +6,7 @@
 #include "ahp/cmd_agent.h"
 
 struct listing {
-	struct avp_json_writer w;
+	struct avp_json_writer *w;
 	bool json, any;
 };
 
@@ -55,7 +55,7 @@ static void show(void *arg, const struct ahp_observation *seen)
 	struct listing *l = arg;
 
 	if (l->json) {
-		put_agent(&l->w, seen);
+		put_agent(l->w, seen);
 		return;
 	}
 	if (!l->any)
@@ -66,20 +66,15 @@ static void show(void *arg, const struct ahp_observation *seen)
 
 static int list_json(struct listing *l, struct avp_reason *why)
 {
-	struct avp_buf out = {0};
+	struct cmd_answer answer;
 	int err;
 
-	avp_json_begin(&l->w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&l->w);
-	avp_json_key(&l->w, "agents");
-	avp_json_open_array(&l->w);
+	l->w = cmd_answer_begin(&answer);
+	avp_json_key(l->w, "agents");
+	avp_json_open_array(l->w);
 	err = cmd_observe(show, l, why);
-	avp_json_close_array(&l->w);
-	avp_json_close_object(&l->w);
-	if (!err)
-		err = cmd_print_json(&l->w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	avp_json_close_array(l->w);
+	return cmd_answer_end(&answer, err, why);
 }
 
 static int list_table(struct listing *l, struct avp_reason *why)

@@ -247,27 +247,21 @@ static const char *status_name(const struct sender *s, int err)
 static int print_answer(struct sender *s, int err, double seconds,
 			struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 	int bad = 0;
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	avp_json_key(&w, "message_id");
-	avp_json_put_text(&w, s->id_text);
-	avp_json_key(&w, "status");
-	avp_json_put_text(&w, status_name(s, err));
-	avp_json_key(&w, "seconds");
-	avp_json_put_double(&w, seconds);
+	avp_json_key(w, "message_id");
+	avp_json_put_text(w, s->id_text);
+	avp_json_key(w, "status");
+	avp_json_put_text(w, status_name(s, err));
+	avp_json_key(w, "seconds");
+	avp_json_put_double(w, seconds);
 	if (s->has_result) {
-		avp_json_key(&w, "result");
-		bad = cmd_put_body(&w, &s->result, why);
+		avp_json_key(w, "result");
+		bad = cmd_put_body(w, &s->result, why);
 	}
-	avp_json_close_object(&w);
-	if (!bad)
-		bad = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return bad;
+	return cmd_answer_end(&answer, bad, why);
 }
 
 static int send_message(struct sender *s, struct avp_reason *why)

@@ -42,22 +42,16 @@ static int find(struct wanted *wanted, struct avp_reason *why)
 static int print_stats(const struct ahp_observation *seen,
 		       struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
-	int err;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	avp_json_key(&w, "id");
-	avp_json_put_text(&w, seen->id);
-	avp_json_member_uint(&w, "pid", seen->pid);
-	avp_json_key(&w, "state");
-	avp_json_put_text(&w, seen->state);
-	cmd_put_stats(&w, &seen->stats);
-	avp_json_close_object(&w);
-	err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	avp_json_key(w, "id");
+	avp_json_put_text(w, seen->id);
+	avp_json_member_uint(w, "pid", seen->pid);
+	avp_json_key(w, "state");
+	avp_json_put_text(w, seen->state);
+	cmd_put_stats(w, &seen->stats);
+	return cmd_answer_end(&answer, 0, why);
 }
 
 int cmd_stat(int argc, char **argv)

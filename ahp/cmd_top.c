@@ -95,38 +95,32 @@ static void put_rate(struct avp_json_writer *w, const char *key, double rate)
 static int show_json(const struct look *old, const struct look *now,
 		     struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
-	int err;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	avp_json_key(&w, "agents");
-	avp_json_open_array(&w);
+	avp_json_key(w, "agents");
+	avp_json_open_array(w);
 	for (size_t i = 0; i < now->count; i++) {
 		const struct ahp_observation *seen = &now->seen[i];
 		struct rates r = rates_of(old, now, seen);
 
-		avp_json_open_object(&w);
-		avp_json_key(&w, "id");
-		avp_json_put_text(&w, seen->id);
-		avp_json_key(&w, "state");
-		avp_json_put_text(&w, seen->state);
-		put_rate(&w, "sent_per_second", r.sent);
-		put_rate(&w, "received_per_second", r.received);
-		put_rate(&w, "bytes_sent_per_second", r.bytes_sent);
-		put_rate(&w, "bytes_received_per_second", r.bytes_received);
-		put_rate(&w, "wakes_per_second", r.wakes);
-		avp_json_member_uint(&w, "in_flight", seen->stats.in_flight);
-		avp_json_member_uint(&w, "bytes_lent", seen->stats.bytes_lent);
-		avp_json_member_uint(&w, "links", seen->stats.links);
-		avp_json_close_object(&w);
+		avp_json_open_object(w);
+		avp_json_key(w, "id");
+		avp_json_put_text(w, seen->id);
+		avp_json_key(w, "state");
+		avp_json_put_text(w, seen->state);
+		put_rate(w, "sent_per_second", r.sent);
+		put_rate(w, "received_per_second", r.received);
+		put_rate(w, "bytes_sent_per_second", r.bytes_sent);
+		put_rate(w, "bytes_received_per_second", r.bytes_received);
+		put_rate(w, "wakes_per_second", r.wakes);
+		avp_json_member_uint(w, "in_flight", seen->stats.in_flight);
+		avp_json_member_uint(w, "bytes_lent", seen->stats.bytes_lent);
+		avp_json_member_uint(w, "links", seen->stats.links);
+		avp_json_close_object(w);
 	}
-	avp_json_close_array(&w);
-	avp_json_close_object(&w);
-	err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	avp_json_close_array(w);
+	return cmd_answer_end(&answer, 0, why);
 }
 
 static int show_table(const struct look *old, const struct look *now,

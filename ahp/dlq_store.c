@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "ahp/dlq_internal.h"
+#include "ahp/rendezvous.h"
 
 /* Holes smaller than this are not worth a rewriting. */
 #define HOLES_MIN (64u << 10)
@@ -391,29 +392,15 @@ void avp__dlq_tidy(struct ahp_dlq *q)
 
 /* ---- open and close ------------------------------------------------------ */
 
-static bool name_ok(const char *name)
-{
-	size_t n = strlen(name);
-
-	return n && n <= 64 && name[0] != '.' &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyz"
-			    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == n;
-}
-
 int ahp_dlq_dir(const char *dir, const char *name_space, char *path, size_t cap,
 		struct avp_reason *why)
 {
-	const char *name = name_space ? name_space : getenv("AVP_NAMESPACE");
+	const char *name = ahp__name_space(name_space, why);
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 	int n;
 
-	if (!name || !*name)
-		name = "default";
-	if (!name_ok(name))
-		return avp__fail(why, AVP_USAGE,
-				 "namespace \"%.80s\": must be 1-64 of "
-				 "[A-Za-z0-9._-], no leading dot",
-				 name);
+	if (!name)
+		return AVP_USAGE;
 	if (dir && *dir)
 		n = snprintf(path, cap, "%s/%s", dir, name);
 	else if (state && *state == '/')

@@ -174,21 +174,31 @@ int ahp_runtime_dir(char *path, size_t cap, struct avp_reason *why)
 	return (int)strlen(found);
 }
 
+const char *ahp__name_space(const char *given, struct avp_reason *why)
+{
+	const char *name = given ? given : getenv("AVP_NAMESPACE");
+
+	if (!name || !*name)
+		return "default";
+	if (ahp__id_ok(name))
+		return name;
+	avp__fail(why, AVP_USAGE,
+		  "namespace \"%.80s\": must be 1-64 of [A-Za-z0-9._-], no "
+		  "leading dot",
+		  name);
+	return NULL;
+}
+
 int ahp__names_dir(const char *runtime_dir, const char *name_space,
 		   struct avp_reason *why)
 {
-	const char *name = name_space ? name_space : getenv("AVP_NAMESPACE");
+	const char *name = ahp__name_space(name_space, why);
 	char path[4096 + AHP__NAME_BYTES];
 	struct stat st;
 	int top, fd;
 
-	if (!name || !*name)
-		name = "default";
-	if (!ahp__id_ok(name))
-		return avp__fail(why, AVP_USAGE,
-				 "namespace \"%.80s\": must be 1-64 of "
-				 "[A-Za-z0-9._-], no leading dot",
-				 name);
+	if (!name)
+		return AVP_USAGE;
 	top = open_runtime_dir(runtime_dir, path, 4096, why);
 	if (top < 0)
 		return top;

@@ -9,6 +9,12 @@
 
 #define AHP__NAME_BYTES (AHP_ID_BYTES + 16) /* an id and the longest suffix */
 
+/*
+ * The namespace that counts: the given one, else $AVP_NAMESPACE, else "default".
+ * NULL if it is no name: AVP_USAGE.
+ */
+const char *ahp__name_space(const char *given, struct avp_reason *why);
+
 /* The namespace's own lock; it goes away with the last agent's names. */
 int ahp__names_lock(int dir, struct avp_reason *why);
 void ahp__names_unlock(int dir, int lock);

@@ -41,8 +41,7 @@ static int decode(struct decoder *d, const char *file, bool regular,
 static int decode_one(struct decoder *d, const char *file, const char *payload,
 		      struct avp_reason *why)
 {
-	struct avp_json_writer w;
-	struct avp_buf out = {0};
+	struct cmd_answer answer;
 	int err = 0;
 
 	if (payload)
@@ -58,14 +57,8 @@ static int decode_one(struct decoder *d, const char *file, const char *payload,
 	}
 	if (err)
 		return err;
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	err = cmd_put_frame(&w, &d->content, why);
-	avp_json_close_object(&w);
-	if (!err)
-		err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	err = cmd_put_frame(cmd_answer_begin(&answer), &d->content, why);
+	return cmd_answer_end(&answer, err, why);
 }
 
 /* ---- decode-many -------------------------------------------------------- */

@@ -235,6 +235,18 @@ int cmd_flush(struct avp_reason *why);
 /* Writes what was collected for stdout and empties it; 0 or AVP_IO. */
 int cmd_print(struct avp_buf *buf, struct avp_reason *why);
 
+/*
+ * An answer that is one object: begun, its members written, and ended, which
+ * prints it as one line and frees it; or, if err says why there is none, frees
+ * it alone. 0 or the error.
+ */
+struct cmd_answer {
+	struct avp_json_writer w;
+	struct avp_buf out;
+};
+struct avp_json_writer *cmd_answer_begin(struct cmd_answer *answer);
+int cmd_answer_end(struct cmd_answer *answer, int err, struct avp_reason *why);
+
 /* Ends the document that w wrote into buf and prints it as one line. */
 int cmd_print_json(struct avp_json_writer *w, struct avp_buf *buf,
 		   struct avp_reason *why);

@@ -349,31 +349,25 @@ static const struct {
 
 static int print_json(const struct finding *f, struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
-	int err;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	avp_json_key(&w, "findings");
-	avp_json_open_array(&w);
+	avp_json_key(w, "findings");
+	avp_json_open_array(w);
 	for (size_t i = 0; i < CHECKS; i++) {
-		avp_json_open_object(&w);
-		avp_json_key(&w, "name");
-		avp_json_put_text(&w, f[i].name);
-		avp_json_key(&w, "state");
-		avp_json_put_text(&w, state_name[f[i].state]);
-		avp_json_key(&w, "text");
-		avp_json_put_text(&w, f[i].text);
-		avp_json_key(&w, "mend");
-		avp_json_put_text(&w, f[i].mend);
-		avp_json_close_object(&w);
+		avp_json_open_object(w);
+		avp_json_key(w, "name");
+		avp_json_put_text(w, f[i].name);
+		avp_json_key(w, "state");
+		avp_json_put_text(w, state_name[f[i].state]);
+		avp_json_key(w, "text");
+		avp_json_put_text(w, f[i].text);
+		avp_json_key(w, "mend");
+		avp_json_put_text(w, f[i].mend);
+		avp_json_close_object(w);
 	}
-	avp_json_close_array(&w);
-	avp_json_close_object(&w);
-	err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	avp_json_close_array(w);
+	return cmd_answer_end(&answer, 0, why);
 }
 
 static int print_page(const struct finding *f)

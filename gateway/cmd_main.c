@@ -115,6 +115,23 @@ int cmd_print_json(struct avp_json_writer *w, struct avp_buf *buf,
 	return cmd_print(buf, why);
 }
 
+struct avp_json_writer *cmd_answer_begin(struct cmd_answer *answer)
+{
+	answer->out = (struct avp_buf){0};
+	avp_json_begin(&answer->w, &answer->out, AVP_JSON_HTTP);
+	avp_json_open_object(&answer->w);
+	return &answer->w;
+}
+
+int cmd_answer_end(struct cmd_answer *answer, int err, struct avp_reason *why)
+{
+	avp_json_close_object(&answer->w);
+	if (!err)
+		err = cmd_print_json(&answer->w, &answer->out, why);
+	avp_buf_fini(&answer->out);
+	return err;
+}
+
 /* ---- main ----------------------------------------------------------------- */
 
 /*

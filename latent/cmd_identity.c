@@ -112,25 +112,19 @@ static int read_identity(const char *path, struct avp_json_doc **doc,
 static int print_resolution(const struct avp_resolution *r,
 			    struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
-	int err;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	avp_json_key(&w, "mode");
-	avp_json_put_text(&w, avp_mode_name(r->mode));
-	avp_json_key(&w, "reason");
-	avp_json_put_text(&w, r->reason);
-	avp_json_member_bool(&w, "kv_compatible", r->kv_compatible);
+	avp_json_key(w, "mode");
+	avp_json_put_text(w, avp_mode_name(r->mode));
+	avp_json_key(w, "reason");
+	avp_json_put_text(w, r->reason);
+	avp_json_member_bool(w, "kv_compatible", r->kv_compatible);
 	if (r->map_id[0]) {
-		avp_json_key(&w, "map_id");
-		avp_json_put_text(&w, r->map_id);
+		avp_json_key(w, "map_id");
+		avp_json_put_text(w, r->map_id);
 	}
-	avp_json_close_object(&w);
-	err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	return cmd_answer_end(&answer, 0, why);
 }
 
 int cmd_resolve(int argc, char **argv)

@@ -149,24 +149,18 @@ static void put_tensor(struct avp_json_writer *w, const struct avp_kv *kv,
 
 static int print_cache(const struct avp_kv *kv, struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
-	int err;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	put_header(&w, &kv->shape);
-	avp_json_key(&w, "tensors");
-	avp_json_open_array(&w);
+	put_header(w, &kv->shape);
+	avp_json_key(w, "tensors");
+	avp_json_open_array(w);
 	for (uint32_t i = 0; i < kv->shape.num_layers; i++) {
-		put_tensor(&w, kv, i, AVP_KV_K);
-		put_tensor(&w, kv, i, AVP_KV_V);
+		put_tensor(w, kv, i, AVP_KV_K);
+		put_tensor(w, kv, i, AVP_KV_V);
 	}
-	avp_json_close_array(&w);
-	avp_json_close_object(&w);
-	err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	avp_json_close_array(w);
+	return cmd_answer_end(&answer, 0, why);
 }
 
 static int fill(struct input *in, const char *path, struct avp_reason *why)

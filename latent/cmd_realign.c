@@ -296,22 +296,16 @@ static int compute_model(const struct request *q, struct answer *a,
 
 static int print_answer(const struct answer *a, struct avp_reason *why)
 {
-	struct avp_buf out = {0};
-	struct avp_json_writer w;
-	int err;
+	struct cmd_answer answer;
+	struct avp_json_writer *w = cmd_answer_begin(&answer);
 
-	avp_json_begin(&w, &out, AVP_JSON_HTTP);
-	avp_json_open_object(&w);
-	avp_json_key(&w, "target_norm");
-	avp_json_put_double(&w, (double)a->m.target_norm);
-	avp_json_member_uint(&w, "dim", a->m.dim);
-	avp_json_key(&w, "seconds");
-	avp_json_put_double(&w, a->seconds);
-	avp_json_member_bool(&w, "cached", a->cached);
-	avp_json_close_object(&w);
-	err = cmd_print_json(&w, &out, why);
-	avp_buf_fini(&out);
-	return err;
+	avp_json_key(w, "target_norm");
+	avp_json_put_double(w, (double)a->m.target_norm);
+	avp_json_member_uint(w, "dim", a->m.dim);
+	avp_json_key(w, "seconds");
+	avp_json_put_double(w, a->seconds);
+	avp_json_member_bool(w, "cached", a->cached);
+	return cmd_answer_end(&answer, 0, why);
 }
 
 #define NOT_GIVEN UINT64_MAX /* no count that an option could have */

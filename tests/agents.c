@@ -149,6 +149,14 @@ bool agent_hears(struct ahp_agent *agent, const char *text)
 	return same;
 }
 
+bool agents_talk(struct ahp_agent *a, struct ahp_agent *b)
+{
+	return !agent_say(a, ahp_agent_id(b), "ping", NULL) &&
+	       agent_hears(b, "ping") &&
+	       !agent_say(b, ahp_agent_id(a), "pong", NULL) &&
+	       agent_hears(a, "pong");
+}
+
 struct ahp_stats agent_stats(const struct ahp_agent *agent)
 {
 	struct ahp_stats stats;

@@ -49,6 +49,9 @@ bool pattern_is(const void *from, uint64_t bytes, uint32_t seed);
 /* The next message is there and has that text: true. It is released. */
 bool agent_hears(struct ahp_agent *agent, const char *text);
 
+/* A message to b and one back arrive as they were. */
+bool agents_talk(struct ahp_agent *a, struct ahp_agent *b);
+
 struct ahp_stats agent_stats(const struct ahp_agent *agent);
 
 /* Counts what an agent logs: options.log_arg. */

@@ -22,16 +22,7 @@ static char program[PATH_MAX];
 
 void gateway_begin(const char *argv0)
 {
-	const char *tail = argv0 ? strstr(argv0, "tests/integration/") : NULL;
-	char beside[PATH_MAX];
-
-	if (tail)
-		snprintf(beside, sizeof(beside), "%.*savp-gateway",
-			 (int)(tail - argv0), argv0);
-	if (!tail || !realpath(beside, program)) {
-		fprintf(stderr, "no avp-gateway beside %s\n", argv0);
-		exit(1);
-	}
+	test_program(program, argv0, "avp-gateway");
 	signal(SIGPIPE, SIG_IGN);
 	agents_begin();
 }

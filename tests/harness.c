@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,20 @@ const char *test_dir(void)
 		}
 	}
 	return dir;
+}
+
+void test_program(char *path, const char *argv0, const char *name)
+{
+	const char *tail = argv0 ? strstr(argv0, "tests/integration/") : NULL;
+	char beside[PATH_MAX];
+
+	if (tail)
+		snprintf(beside, sizeof(beside), "%.*s%s", (int)(tail - argv0),
+			 argv0, name);
+	if (!tail || !realpath(beside, path)) {
+		fprintf(stderr, "no %s beside %s\n", name, argv0);
+		exit(1);
+	}
 }
 
 bool test_wait(bool (*condition)(void *), void *arg, double seconds)

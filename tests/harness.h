@@ -40,4 +40,10 @@ int test_in_child(int (*f)(void *), void *arg);
  */
 const char *test_dir(void);
 
+/*
+ * The program of that name in the build that argv[0], a test's, is a part of;
+ * path has room for PATH_MAX bytes. Ends the test if there is none.
+ */
+void test_program(char *path, const char *argv0, const char *name);
+
 #endif

@@ -398,3 +398,15 @@ void lane_peer_run(struct lane_peer *p)
 	avp_loop_close(p->loop);
 	avp_ledger_free(p->ledger);
 }
+
+bool lane_has_bells(void)
+{
+	struct avp_loop *loop;
+	bool has;
+
+	if (avp_loop_open(&loop, NULL))
+		return false;
+	has = avp__loop_has_bells(loop);
+	avp_loop_close(loop);
+	return has;
+}

@@ -59,4 +59,7 @@ struct lane_peer {
 /* Runs until all was sent, received and acknowledged, or something is wrong. */
 void lane_peer_run(struct lane_peer *peer);
 
+/* The loop that this system gives can wait for a word. */
+bool lane_has_bells(void);
+
 #endif

@@ -19,17 +19,7 @@ static char program[PATH_MAX];
 
 void tool_begin(const char *argv0)
 {
-	const char *tail = argv0 ? strstr(argv0, "tests/integration/") : NULL;
-	char beside[PATH_MAX];
-
-	if (tail)
-		snprintf(beside, sizeof(beside), "%.*savpctl",
-			 (int)(tail - argv0), argv0);
-	/* A test may go to another directory. */
-	if (!tail || !realpath(beside, program)) {
-		fprintf(stderr, "no avpctl beside %s\n", argv0);
-		exit(1);
-	}
+	test_program(program, argv0, "avpctl");
 }
 
 const char *tool_program(void)

@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <avp/codec.h>
+
+#include "bench.h"
 
 #define BATCHES	   201
 #define BIG	   ((uint64_t)64 << 20)
@@ -100,14 +101,6 @@ static void decompress(void)
 
 	USE(avp_zstd_decompress(zstd, packed, packed_len, unpacked, ZSTD_BYTES,
 				&n, NULL));
-}
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
 static int compare(const void *a, const void *b)

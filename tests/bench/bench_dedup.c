@@ -8,21 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ahp/dedup.h"
+
+#include "bench.h"
 
 #define IDS    1000000u
 #define BATCH  1000u
 #define ROUNDS 3000u
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
 
 static uint64_t state = 1;
 

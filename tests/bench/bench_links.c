@@ -5,38 +5,21 @@
  * and with one that was idle; the peers are agents of one other process. With
  * "arm LINKS TIMES" only that call, for callgrind.
  */
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <avp/ahp.h>
 
+#include "bench.h"
+
 #define MOST  256
 #define ARMS  20000
 #define TRIPS 3000
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
 
 static void need(bool so, const char *what)
 {

@@ -4,7 +4,6 @@
  * that finds a byte, and the round trip of two processes that sleep in their
  * loops and ring each other by a byte in a socket, beside one without a loop.
  */
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,31 +11,15 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <avp/ring.h>
 
+#include "bench.h"
+
 #define TURNS	500000
 #define TRIPS	4000 /* of a batch */
 #define BATCHES 5    /* of each kind, interleaved */
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
 
 static void take_byte(struct avp_watch *watch, uint32_t events)
 {

@@ -6,20 +6,13 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <avp/ahp.h>
 
+#include "bench.h"
+
 #define TRIPS	200000
 #define BATCHES 15
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
 
 static struct ahp_agent *open_agent(const char *id, uint32_t flags)
 {

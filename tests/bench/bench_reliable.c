@@ -12,32 +12,16 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <avp/ahp.h>
+
+#include "bench.h"
 
 enum { BATCH = 2000, ROUNDS = 400, BYTES = 64, KINDS = 3 };
 
 static const char *const kind_name[KINDS] = {"plain", "reliable",
 					     "reliable, with ids"};
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
 
 static struct ahp_agent *open_agent(const char *id)
 {

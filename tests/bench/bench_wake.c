@@ -6,7 +6,6 @@
  */
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,10 +15,11 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <avp/ahp.h>
+
+#include "bench.h"
 
 #define TRIPS	2000 /* of a batch */
 #define BATCHES 8    /* of each kind */
@@ -37,23 +37,6 @@ static const struct kind kind[] = {
 #define KINDS (sizeof(kind) / sizeof(*kind))
 
 static uint64_t late_wakes;
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
 
 /* ---- futex ------------------------------------------------------------------ */
 

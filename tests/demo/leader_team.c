@@ -7,18 +7,18 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <avp/ahp.h>
 #include <avp/dlq.h>
 #include <avp/leader.h>
+
+#include "demo.h"
 
 enum { SUBS = 3, DELIVERIES = 3 };
 
@@ -39,42 +39,6 @@ static const struct {
 	 "{\"result\": {\"item\": \"sandals\"}, \"status\": \"success\"}",
 	 DELIVERIES},
 };
-
-static const char *me = "leader"; /* who speaks */
-static int64_t start_ns;
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-/* One write for a line: four processes share the output. */
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
-{
-	char text[300], line[400];
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	n = snprintf(line, sizeof(line), "  %7.1f  %-7s %s\n",
-		     (double)(now_ns() - start_ns) * 1e-6, me, text);
-	if (write(STDOUT_FILENO, line, (size_t)n) < 0)
-		exit(1);
-}
-
-static void need(int ok, const char *what, const struct avp_reason *why)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "%s: %s%s%s\n", me, what, why ? ": " : "",
-		why ? why->text : "");
-	exit(1);
-}
 
 static struct ahp_agent *open_agent(const char *id, uint32_t flags)
 {
@@ -262,6 +226,7 @@ int main(void)
 	       "times; then it is a dead letter.\n\n       ms\n",
 	       DELIVERIES - 1);
 	fflush(stdout);
+	me = "leader";
 	start_ns = now_ns();
 	for (int i = 0; i < SUBS; i++) {
 		child[i] = fork();

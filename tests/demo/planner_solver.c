@@ -16,10 +16,11 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <avp/ahp.h>
+
+#include "demo.h"
 
 /* Qwen2.5-0.5B, 2,048 tokens, bf16: K and V of each layer. */
 enum {
@@ -43,25 +44,6 @@ enum {
 struct times {
 	int64_t sent, in_hand, read;
 };
-
-static const char *me = "demo"; /* who speaks */
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-static void need(int ok, const char *what, const struct avp_reason *why)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "%s: %s%s%s\n", me, what, why ? ": " : "",
-		why ? why->text : "");
-	exit(1);
-}
 
 /* ---- the cache ------------------------------------------------------------- */
 

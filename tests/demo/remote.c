@@ -7,13 +7,11 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <openssl/pem.h>
@@ -21,46 +19,13 @@
 
 #include <avp/ahp.h>
 
+#include "demo.h"
+
 enum { DIM = 896 }; /* Qwen2.5-0.5B's hidden state */
 
 #define PATIENCE_NS 10000000000ll
 
 static const char *dir; /* for certificate and configurations */
-static int64_t start_ns;
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-/* One write for a line: three processes share the output. */
-__attribute__((format(printf, 2, 3))) static void say(const char *who,
-						      const char *format, ...)
-{
-	char text[300], line[400];
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	n = snprintf(line, sizeof(line), "  %7.1f  %-7s %s\n",
-		     (double)(now_ns() - start_ns) * 1e-6, who, text);
-	if (write(STDOUT_FILENO, line, (size_t)n) < 0)
-		exit(1);
-}
-
-static void need(int ok, const char *what, const struct avp_reason *why)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "remote: %s%s%s\n", what, why ? ": " : "",
-		why ? why->text : "");
-	exit(1);
-}
 
 /* ---- models ------------------------------------------------------------------ */
 
@@ -100,8 +65,7 @@ static struct ahp_agent *open_agent(const char *name_space, const char *id,
 
 /* ---- there: two agents ---------------------------------------------------------- */
 
-static void answer(struct ahp_agent *agent, const char *id,
-		   const struct ahp_message *task)
+static void answer(struct ahp_agent *agent, const struct ahp_message *task)
 {
 	const float *state = task->frame.payload;
 	struct ahp_outgoing result = {.peer = task->peer,
@@ -122,7 +86,7 @@ static void answer(struct ahp_agent *agent, const char *id,
 		snprintf(text, sizeof(text), "a text of %llu bytes was read",
 			 (unsigned long long)task->body_bytes);
 	}
-	say(id, "%s; RESULT", text);
+	say("%s; RESULT", text);
 	snprintf(json, sizeof(json),
 		 "{\"result\": \"%s\", \"status\": \"success\"}", text);
 	result.body = json;
@@ -137,8 +101,9 @@ static void serve(const char *id, struct avp_identity model)
 	struct ahp_agent *agent = open_agent("there", id, model);
 	struct ahp_message task;
 
+	me = id;
 	need(!ahp_receive(agent, &task, PATIENCE_NS), "a TASK", NULL);
-	answer(agent, id, &task);
+	answer(agent, &task);
 	ahp_release(agent, &task);
 	ahp_agent_close(agent);
 	exit(0);
@@ -251,7 +216,7 @@ static void link_to(struct ahp_agent *agent, const char *id,
 		ahp_agent_run(agent, 1000000);
 	need(!error, id, &why);
 	need(!ahp_peer_mode(agent, peer, mode), "the mode", NULL);
-	say("planner", "%s runs %.*s: %s", id, (int)mode->identity.model_id.len,
+	say("%s runs %.*s: %s", id, (int)mode->identity.model_id.len,
 	    mode->identity.model_id.data,
 	    mode->resolution.mode == AVP_MODE_LATENT ? "latent states"
 						     : "JSON");
@@ -262,7 +227,7 @@ static void print_result(struct ahp_agent *agent, int64_t sent_ns)
 	struct ahp_message m;
 
 	need(!ahp_receive(agent, &m, PATIENCE_NS), "a RESULT", NULL);
-	say("planner", "RESULT of %s after %.2f ms: %.*s", m.source,
+	say("RESULT of %s after %.2f ms: %.*s", m.source,
 	    (double)(now_ns() - sent_ns) * 1e-6, (int)m.body_bytes,
 	    (const char *)m.body);
 	ahp_release(agent, &m);
@@ -314,15 +279,15 @@ static void plan(void)
 	link_to(agent, "solver", &mode);
 	sent_ns = now_ns();
 	need(!send_state(agent, "solver", &why), "the state", &why);
-	say("planner", "TASK: a hidden state of %d floats", DIM);
+	say("TASK: a hidden state of %d floats", DIM);
 	print_result(agent, sent_ns);
 	link_to(agent, "writer", &mode);
 	need(send_state(agent, "writer", &why) == AVP_SHAPE_MISMATCH,
 	     "a state that the writer cannot use was taken", NULL);
-	say("planner", "a state is refused: %s", why.text);
+	say("a state is refused: %s", why.text);
 	sent_ns = now_ns();
 	need(!ahp_send(agent, &task, PATIENCE_NS, NULL, &why), "text", &why);
-	say("planner", "TASK: text instead");
+	say("TASK: text instead");
 	print_result(agent, sent_ns);
 	ahp_agent_close(agent);
 }
@@ -350,6 +315,7 @@ int main(int argc, char **argv)
 	/* Built into demo/, beside the gateway. */
 	snprintf(program, sizeof(program), "%.*s../avp-gateway",
 		 (int)(strrchr(argv[0], '/') + 1 - argv[0]), argv[0]);
+	me = "planner";
 	start_ns = now_ns();
 	printf("\nTwo gateways, HTTP/2 with TLS between them (ms):\n");
 	fflush(stdout);

@@ -712,16 +712,9 @@ int main(int argc, char **argv)
 					    TEST(reload_meanwhile),
 					    TEST(drain_meanwhile),
 					    {0}};
-	const char *tail = argc ? strstr(argv[0], "tests/integration/") : NULL;
-	char beside[PATH_MAX];
 
-	if (tail)
-		snprintf(beside, sizeof(beside), "%.*savp-gateway",
-			 (int)(tail - argv[0]), argv[0]);
-	if (!tail || !realpath(beside, program)) {
-		fprintf(stderr, "no avp-gateway beside this program\n");
-		return 1;
-	}
+	(void)argc;
+	test_program(program, argv[0], "avp-gateway");
 	signal(SIGPIPE, SIG_IGN);
 	agents_begin();
 	return test_main("gateway_pair", tests);

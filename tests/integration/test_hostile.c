@@ -35,17 +35,9 @@ static void begin(void)
 	agents_link(honest, v);
 }
 
-static bool honest_round_trip(void)
-{
-	return !agent_say(honest, "v", "ping", NULL) &&
-	       agent_hears(v, "ping") &&
-	       !agent_say(v, "honest", "pong", NULL) &&
-	       agent_hears(honest, "pong");
-}
-
 static void end(void)
 {
-	CU_ASSERT(honest_round_trip());
+	CU_ASSERT(agents_talk(honest, v));
 	ahp_agent_close(honest);
 	ahp_agent_close(v);
 }
@@ -141,7 +133,7 @@ static void silent_strangers(void)
 	for (int i = 0; i < MANY; i++) {
 		raw_connect(&raw[i], "v");
 		if (i % 10 == 0)
-			CU_ASSERT(honest_round_trip());
+			CU_ASSERT(agents_talk(honest, v));
 		ahp_agent_run(v, 0);
 	}
 	/* Who has something to say gets in all the same. */
@@ -299,7 +291,7 @@ static void hellos_that_lie(void)
 		raw_close(&raw);
 		CU_ASSERT_EQUAL(fd_count(), fds);
 		CU_ASSERT_EQUAL(agent_stats(v).links, 1);
-		CU_ASSERT(honest_round_trip());
+		CU_ASSERT(agents_talk(honest, v));
 	}
 	end();
 }
@@ -328,7 +320,7 @@ static void impersonation(void)
 	begin();
 	pid = child_start(take_a_name, NULL);
 	while (!waitpid(pid, &status, WNOHANG))
-		CU_ASSERT(honest_round_trip());
+		CU_ASSERT(agents_talk(honest, v));
 	CU_ASSERT_EQUAL(status, 0);
 	CU_ASSERT_EQUAL(agent_stats(honest).links, 1);
 	end();
@@ -411,7 +403,7 @@ static void files_that_are_no_segments(void)
 			raw_close(&raw);
 			CU_ASSERT(fds_are(fds));
 			CU_ASSERT_EQUAL(agent_stats(v).links, 1);
-			CU_ASSERT(honest_round_trip());
+			CU_ASSERT(agents_talk(honest, v));
 		}
 	CU_ASSERT(agent_stats(v).poisoned >= 28);
 	end();
@@ -484,7 +476,7 @@ static void contents_that_lie(void)
 		avp_lane_fini(&tx);
 		CU_ASSERT(refused(&raw));
 		raw_close(&raw);
-		CU_ASSERT(honest_round_trip());
+		CU_ASSERT(agents_talk(honest, v));
 	}
 	/* A page of noughts, and one that is too large. */
 	for (uint64_t bytes = 4096; bytes <= 8192; bytes += 4096) {
@@ -633,7 +625,7 @@ static void flood_of_bells(void)
 		pid[i] = child_start(open_flooder, NULL);
 	for (int i = 0; i < 1000; i++) {
 		ahp_agent_run(v, 100000);
-		CU_ASSERT(honest_round_trip());
+		CU_ASSERT(agents_talk(honest, v));
 	}
 	for (int i = 0; i < 3; i++)
 		child_kill(pid[i]);
@@ -674,7 +666,7 @@ static void socket_never_read(void)
 	CU_ASSERT_EQUAL(error, AVP_QUEUE_FULL);
 	CU_ASSERT_EQUAL(sent, 1024);
 	CU_ASSERT(agent_stats(v).wakes >= 1000);
-	CU_ASSERT(honest_round_trip());
+	CU_ASSERT(agents_talk(honest, v));
 	raw_close(&raw);
 	ahp_agent_run(v, 0);
 	CU_ASSERT_EQUAL(agent_stats(v).links, 1);
@@ -718,7 +710,7 @@ static void meet_nobody(const struct ahp_agent_options *options, int expect)
 	agents_link(honest, v);
 	pid = child_start(connect_as_nobody, &expect);
 	while (!waitpid(pid, &status, WNOHANG)) {
-		CU_ASSERT(honest_round_trip());
+		CU_ASSERT(agents_talk(honest, v));
 		if (expect || ahp_receive(v, &m, 1000000))
 			continue;
 		CU_ASSERT_STRING_EQUAL(m.source, "other");

@@ -28,17 +28,9 @@ static void begin(void)
 	raw_up(&raw, v, "evil");
 }
 
-static bool honest_round_trip(void)
-{
-	return !agent_say(honest, "v", "ping", NULL) &&
-	       agent_hears(v, "ping") &&
-	       !agent_say(v, "honest", "pong", NULL) &&
-	       agent_hears(honest, "pong");
-}
-
 static void end(void)
 {
-	CU_ASSERT(honest_round_trip());
+	CU_ASSERT(agents_talk(honest, v));
 	raw_close(&raw);
 	ahp_agent_run(v, 0);
 	ahp_agent_run(v, 0);
@@ -66,7 +58,7 @@ static void expect_poison(const char *what)
 	while ((kind = raw_hear(&raw, &said)) > 0)
 		continue;
 	CU_ASSERT_EQUAL(kind, 0);
-	CU_ASSERT(honest_round_trip());
+	CU_ASSERT(agents_talk(honest, v));
 	raw_close(&raw);
 	ahp_agent_run(v, 0);
 	raw_up(&raw, v, "evil");
@@ -450,7 +442,7 @@ static void poisoned_while_looking(void)
 	raw_close(&raw);
 	ahp_agent_run(v, 0);
 	CU_ASSERT(pattern_is(m.body, 5000, 9));
-	CU_ASSERT(honest_round_trip());
+	CU_ASSERT(agents_talk(honest, v));
 	ahp_release(v, &m);
 	raw_up(&raw, v, "evil");
 	end();
@@ -512,7 +504,7 @@ static void random_lanes(void)
 		take_all();
 		ahp_agent_run(v, 0);
 		if (round % 50 == 0)
-			CU_ASSERT(honest_round_trip());
+			CU_ASSERT(agents_talk(honest, v));
 		raw_close(&raw);
 		ahp_agent_run(v, 0);
 		raw_up(&raw, v, "evil");

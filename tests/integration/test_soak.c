@@ -43,17 +43,6 @@ static uint64_t setting(const char *name, uint64_t usual)
 	return text && *text ? strtoull(text, NULL, 10) : usual;
 }
 
-static bool has_bells(void)
-{
-	struct avp_loop *loop;
-	bool has;
-
-	CU_ASSERT_FATAL(!avp_loop_open(&loop, NULL));
-	has = avp__loop_has_bells(loop);
-	avp_loop_close(loop);
-	return has;
-}
-
 static double seconds(void)
 {
 	struct timespec t;
@@ -290,7 +279,7 @@ static void with(const char *loop, bool word, void (*soak)(const char *what))
 	setenv("AVP_LOOP", loop, 1);
 	setenv("AVP_BELL", word ? "futex" : "socket", 1);
 	futex = word;
-	if (word && !has_bells())
+	if (word && !lane_has_bells())
 		printf("skip soak: %s: this kernel has none\n", what);
 	else
 		soak(what);

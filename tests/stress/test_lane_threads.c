@@ -99,13 +99,7 @@ static void asleep(void)
 
 static void asleep_on_a_word(void)
 {
-	struct avp_loop *loop;
-	bool has_bells;
-
-	CU_ASSERT_FATAL(!avp_loop_open(&loop, NULL));
-	has_bells = avp__loop_has_bells(loop);
-	avp_loop_close(loop);
-	if (has_bells)
+	if (lane_has_bells())
 		two_threads(true, true, UINT32_MAX - 20000);
 	else
 		printf("skip asleep_on_a_word: this loop has no bells\n");
