@@ -267,7 +267,7 @@ static int each(struct request *r, struct avp_reason *why)
 {
 	int err;
 
-	avp_json_begin(&r->w, &r->out, AVP_JSON_HTTP);
+	avp_json_begin(&r->w, &r->out, CMD_JSON);
 	avp_json_open_object(&r->w);
 	avp_json_key(&r->w, "entries");
 	avp_json_open_array(&r->w);

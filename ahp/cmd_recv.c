@@ -130,7 +130,7 @@ static int print_message(struct receiver *r, const struct ahp_message *m,
 	struct avp_json_writer w;
 	int err;
 
-	avp_json_begin(&w, &r->line, AVP_JSON_HTTP);
+	avp_json_begin(&w, &r->line, CMD_JSON);
 	avp_json_open_object(&w);
 	err = put_envelope(&w, r, m, !bad, why);
 	if (!err && !bad && m->kind == AHP_FRAME) {

@@ -91,7 +91,7 @@ static int answer_line(struct decoder *d, const char *text, size_t len,
 	line = doc ? avp_json_root(doc) : NULL;
 	if (!err)
 		err = decode_line(line, d, &bad);
-	avp_json_begin(&w, out, AVP_JSON_HTTP | AVP_JSON_AS_READ);
+	avp_json_begin(&w, out, CMD_JSON);
 	avp_json_open_object(&w);
 	avp_json_key(&w, "id");
 	avp_json_put(&w, avp_json_get(line, "id"));

@@ -227,7 +227,16 @@ void cmd_content_fini(struct cmd_content *content);
 int cmd_put_frame(struct avp_json_writer *w, const struct cmd_content *content,
 		  struct avp_reason *why);
 
+/*
+ * How answers are written. A number that somebody else wrote stays as it was:
+ * 1e400 read and written again would be Infinity, which JSON does not have.
+ */
+#define CMD_JSON (AVP_JSON_HTTP | AVP_JSON_AS_READ)
+
 int cmd_write_stdout(const void *data, size_t len, struct avp_reason *why);
+
+/* A write to stdout has met EPIPE. */
+bool cmd_reader_is_gone(void);
 
 /* What printf() still holds. 0 or AVP_IO. */
 int cmd_flush(struct avp_reason *why);

@@ -294,3 +294,68 @@ int cmd_check_output(const char *option, const char *output, bool json,
 					 option, output, *inputs);
 	return 0;
 }
+
+/* ---- stdout --------------------------------------------------------------- */
+
+static bool reader_is_gone; /* EPIPE was met */
+
+bool cmd_reader_is_gone(void)
+{
+	return reader_is_gone;
+}
+
+int cmd_write_stdout(const void *data, size_t len, struct avp_reason *why)
+{
+	if (!cmd_write(STDOUT_FILENO, data, len))
+		return 0;
+	reader_is_gone |= errno == EPIPE;
+	return cmd_io_fail("stdout", "write", why);
+}
+
+int cmd_flush(struct avp_reason *why)
+{
+	if (ferror(stdout))
+		errno = errno ? errno : EIO; /* of an earlier write */
+	else if (!fflush(stdout))
+		return 0;
+	reader_is_gone |= errno == EPIPE;
+	return cmd_io_fail("stdout", "write", why);
+}
+
+int cmd_print(struct avp_buf *buf, struct avp_reason *why)
+{
+	int err = cmd_write_stdout(buf->data, buf->len, why);
+
+	avp_buf_clear(buf);
+	return err;
+}
+
+int cmd_print_json(struct avp_json_writer *w, struct avp_buf *buf,
+		   struct avp_reason *why)
+{
+	int err = avp_json_finish(w);
+
+	if (!err)
+		err = avp_buf_append(buf, "\n", 1);
+	if (err)
+		return avp__fail(why, err, "cannot write the answer: %s",
+				 avp_error_text(err));
+	return cmd_print(buf, why);
+}
+
+struct avp_json_writer *cmd_answer_begin(struct cmd_answer *answer)
+{
+	answer->out = (struct avp_buf){0};
+	avp_json_begin(&answer->w, &answer->out, CMD_JSON);
+	avp_json_open_object(&answer->w);
+	return &answer->w;
+}
+
+int cmd_answer_end(struct cmd_answer *answer, int err, struct avp_reason *why)
+{
+	avp_json_close_object(&answer->w);
+	if (!err)
+		err = cmd_print_json(&answer->w, &answer->out, why);
+	avp_buf_fini(&answer->out);
+	return err;
+}

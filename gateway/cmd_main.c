@@ -11,8 +11,7 @@
 
 #include "gateway/cmd.h"
 
-static bool reader_is_gone; /* of stdout: EPIPE was met */
-static bool die_of_pipes;   /* as nobody told us to ignore SIGPIPE */
+static bool die_of_pipes; /* as nobody told us to ignore SIGPIPE */
 
 /* ---- failures ------------------------------------------------------------- */
 
@@ -57,7 +56,7 @@ int cmd_fail(const char *what, const struct avp_reason *why)
 	}
 	text[n] = 0;
 	/* Of a reader that went away on purpose nobody wants to be told. */
-	if (!reader_is_gone || !die_of_pipes)
+	if (!cmd_reader_is_gone() || !die_of_pipes)
 		fprintf(stderr, "avpctl: %s: %s: %s\n", what,
 			avp_error_name(cmd_listed(why->code)), text);
 	return cmd_status(why->code);
@@ -72,64 +71,6 @@ int cmd_failf(const char *what, int code, const char *format, ...)
 	vsnprintf(why.text, sizeof(why.text), format, args);
 	va_end(args);
 	return cmd_fail(what, &why);
-}
-
-/* ---- stdout --------------------------------------------------------------- */
-
-int cmd_write_stdout(const void *data, size_t len, struct avp_reason *why)
-{
-	if (!cmd_write(STDOUT_FILENO, data, len))
-		return 0;
-	reader_is_gone |= errno == EPIPE;
-	return cmd_io_fail("stdout", "write", why);
-}
-
-int cmd_flush(struct avp_reason *why)
-{
-	if (ferror(stdout))
-		errno = errno ? errno : EIO; /* of an earlier write */
-	else if (!fflush(stdout))
-		return 0;
-	reader_is_gone |= errno == EPIPE;
-	return cmd_io_fail("stdout", "write", why);
-}
-
-int cmd_print(struct avp_buf *buf, struct avp_reason *why)
-{
-	int err = cmd_write_stdout(buf->data, buf->len, why);
-
-	avp_buf_clear(buf);
-	return err;
-}
-
-int cmd_print_json(struct avp_json_writer *w, struct avp_buf *buf,
-		   struct avp_reason *why)
-{
-	int err = avp_json_finish(w);
-
-	if (!err)
-		err = avp_buf_append(buf, "\n", 1);
-	if (err)
-		return avp__fail(why, err, "cannot write the answer: %s",
-				 avp_error_text(err));
-	return cmd_print(buf, why);
-}
-
-struct avp_json_writer *cmd_answer_begin(struct cmd_answer *answer)
-{
-	answer->out = (struct avp_buf){0};
-	avp_json_begin(&answer->w, &answer->out, AVP_JSON_HTTP);
-	avp_json_open_object(&answer->w);
-	return &answer->w;
-}
-
-int cmd_answer_end(struct cmd_answer *answer, int err, struct avp_reason *why)
-{
-	avp_json_close_object(&answer->w);
-	if (!err)
-		err = cmd_print_json(&answer->w, &answer->out, why);
-	avp_buf_fini(&answer->out);
-	return err;
 }
 
 /* ---- main ----------------------------------------------------------------- */
@@ -171,7 +112,7 @@ int cmd_main(int (*command)(int argc, char **argv), int argc, char **argv)
 	status = argc > 0 ? command(argc, argv) : command(1, no_words);
 	if (cmd_flush(&why) && status == CMD_DONE)
 		status = cmd_fail("output", &why);
-	if (reader_is_gone && die_of_pipes) {
+	if (cmd_reader_is_gone() && die_of_pipes) {
 		cmd_end_pipes();
 		raise(SIGPIPE);
 	}

@@ -31,7 +31,7 @@ static int print_identity(const struct avp_config *c, bool canonical,
 	if (canonical) {
 		err = avp_buf_append(&out, text.data, text.len);
 	} else {
-		avp_json_begin(&w, &out, AVP_JSON_HTTP);
+		avp_json_begin(&w, &out, CMD_JSON);
 		avp_identity_put(&w, avp_config_identity(c));
 		err = avp_json_finish(&w);
 	}

@@ -137,7 +137,9 @@ static bool reads(const struct avp_json *value, const char *text)
 	struct avp_buf buf = {0};
 	bool same;
 
-	CU_ASSERT_EQUAL(avp_json_write(&buf, value, AVP_JSON_HTTP), 0);
+	CU_ASSERT_EQUAL(avp_json_write(&buf, value,
+				       AVP_JSON_HTTP | AVP_JSON_AS_READ),
+			0);
 	same = avp_str_equal(avp_buf_str(&buf), avp_str_of(text));
 	avp_buf_fini(&buf);
 	return same;
@@ -206,7 +208,7 @@ static void json_arrives_as_it_was(void)
 		"method",      "agent_id",   "target_agent",
 		"task_id",     "session_id", "payload",
 		"token_limit", "timestamp",  "message_id"};
-	static const char text[] = "{\"a\":[1,2.5,null,12345678901234567890],"
+	static const char text[] = "{\"a\":[1,2.50,null,-1e400,12345678901234567890],"
 				   "\"\xc3\xa9\":\"\\u0000"
 				   "\"}";
 	pid_t solver = start_receiver("solver", "--count", "1");
