@@ -121,11 +121,10 @@ typedef void ahp_log(void *arg, enum ahp_log_level level, int code,
 #define AHP_PROGRESS_THREAD 16u
 
 /*
- * In adaptive mode: spins for others' sake too. Between its looks the processor is
- * offered to whoever else could run on it, and what the loop watches is looked at
- * every few microseconds. For a process that serves sockets, or whose peers may
- * well be on its own processor, as a gateway's are: else it would spin in their
- * way. Peers on another processor are heard up to a microsecond later.
+ * In adaptive mode: offers its processor, between its looks, to whoever else could
+ * run on it. For a process whose peers may well be on its own, as a gateway's are:
+ * else it would spin in their way. What comes from another processor is heard up
+ * to a microsecond later.
  */
 #define AHP_YIELD 32u
 

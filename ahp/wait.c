@@ -11,7 +11,7 @@
 
 #define SPINS_PER_CLOCK 32	    /* a look at the clock costs 25 ns */
 #define SPINS_PER_TURN	1024	    /* a look at the sockets costs 250 */
-#define SPINS_YIELDING	128	    /* the same, of who waits for sockets */
+#define AWAY_NS		4000	    /* between two looks: others have run */
 #define WAKE_NS		25000	    /* from a bell until its sleeper runs */
 #define SPIN_MIN_NS	20000	    /* while messages come that soon */
 #define SPIN_LEAST_NS	1000	    /* less is none */
@@ -229,8 +229,7 @@ static void spin_turn(struct ahp_agent *agent, int64_t spun_ns)
 int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		    enum ahp__news news, bool (*ready)(void *arg), void *arg)
 {
-	int64_t start_ns = 0, now_ns = 0, end_ns = AHP_FOREVER;
-	unsigned per_turn = agent->yields ? SPINS_YIELDING : SPINS_PER_TURN;
+	int64_t start_ns = 0, now_ns = 0, last_ns, end_ns = AHP_FOREVER;
 	bool slept = false, came;
 
 	ahp__settle_all(agent);
@@ -242,20 +241,23 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 			__builtin_ia32_pause();
 			continue;
 		}
-		/* Again and again: whom it is offered to may be owed less. */
-		if (agent->yields && timeout_ns && !slept)
-			sched_yield();
+		last_ns = now_ns;
 		now_ns = ahp__now_ns();
 		if (!start_ns) {
-			start_ns = now_ns;
+			start_ns = last_ns = now_ns;
 			if (timeout_ns < AHP_FOREVER - now_ns)
 				end_ns = now_ns + timeout_ns;
 		}
 		slept |= sleeps_now(agent, now_ns - start_ns) && timeout_ns;
 		if (slept)
 			sleep_until(agent, end_ns, news, ready, arg);
-		else if (spins % per_turn == 0 || now_ns >= end_ns)
+		/* Who has just run here may have written to a socket. */
+		else if (spins % SPINS_PER_TURN == 0 || now_ns >= end_ns ||
+			 now_ns - last_ns > AWAY_NS)
 			spin_turn(agent, now_ns - start_ns);
+		/* Each time: whom it is offered to may be owed less. */
+		else if (agent->yields)
+			sched_yield();
 		if (now_ns >= end_ns)
 			break;
 	}

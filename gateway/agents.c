@@ -95,7 +95,8 @@ int gw_agent_open(struct gateway *gw, const char *id,
 	if (!a)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for an agent");
 	ahp_config_agent(&gw->conf->ahp, &options);
-	/* It answers what it passes on, and repeats, itself; and is never away. */
+	/* It answers what it passes on, and repeats, itself; and is never away.
+	 * Whom it serves may be on its own processor. */
 	options.flags = AHP_EXPLICIT_ACK | AHP_YIELD;
 	if (remote) /* memory ahead of need is for one, not for each */
 		options.reserve_bytes = 0;
