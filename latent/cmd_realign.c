@@ -327,10 +327,13 @@ static int run_compute(const struct request *q, struct avp_reason *why)
 	struct answer a = {0};
 	int err;
 
-	if (q->model ? q->e_in || q->e_out : !files)
-		return avp__fail(why, AVP_USAGE,
-				 "give --model, or --e-in, --e-out, --vocab, "
-				 "--dim and -o");
+	if (q->model ? q->e_in || q->e_out || q->vocab != NOT_GIVEN ||
+			       q->dim != NOT_GIVEN
+		     : !files)
+		return avp__fail(
+			why, AVP_USAGE,
+			"give --model, and --cache and -o if you like, "
+			"or --e-in, --e-out, --vocab, --dim and -o");
 	if ((err = check_count("--vocab", q->vocab, why)) ||
 	    (err = check_count("--dim", q->dim, why)) ||
 	    (q->out &&

@@ -270,6 +270,11 @@ static void odd_arguments(void)
 			     tool_path("x"), "--target-norm", "1"),
 			2);
 	complained(", an input, whose bytes would be lost");
+	/* Nothing that is given is passed over. */
+	CU_ASSERT_EQUAL(
+		TOOL("realign", "compute", "--model", test_dir(), "--dim", "2"),
+		2);
+	complained("USAGE: give --model, and ");
 	for (int i = 0; i < 3; i++)
 		CU_ASSERT_EQUAL(TOOL("realign", "compute", "--e-in",
 				     tool_path("w"), "--e-out", tool_path("x"),
