@@ -161,28 +161,37 @@ static void unlink_held(struct ahp__held *held, uint32_t i, unsigned owed)
 	held[held[i].next[owed]].before[owed] = held[i].before[owed];
 }
 
+static inline void owe(struct ahp__link *link, uint32_t i, unsigned owed)
+{
+	append(link->held, i, owed);
+	link->owed[owed]++;
+}
+
+/* A free place, of which there is one. */
+static inline uint32_t take_place(struct ahp__link *link, uint64_t sequence,
+				  bool accept, bool release)
+{
+	uint32_t i = link->held_free;
+	struct ahp__held *held = &link->held[i];
+
+	link->held_free = held->next[0];
+	held->sequence = sequence;
+	held->accept = accept;
+	held->release = release;
+	held->twin = 0;
+	return i;
+}
+
 static int hold(struct ahp__link *link, uint64_t sequence, bool accept,
 		bool release, uint32_t *out)
 {
-	struct ahp__held *held;
-	uint32_t i;
-
 	if (!link->held_free && !more_held(link))
 		return AVP_NO_MEMORY;
-	held = link->held;
-	i = link->held_free;
-	link->held_free = held[i].next[0];
-	link->owed[OWED_ACCEPT] += accept;
-	link->owed[OWED_RELEASE] += release;
-	held[i].sequence = sequence;
-	held[i].accept = accept;
-	held[i].release = release;
-	held[i].twin = 0;
+	*out = take_place(link, sequence, accept, release);
 	if (accept)
-		append(held, i, OWED_ACCEPT);
+		owe(link, *out, OWED_ACCEPT);
 	if (release)
-		append(held, i, OWED_RELEASE);
-	*out = i;
+		owe(link, *out, OWED_RELEASE);
 	return 0;
 }
 
@@ -194,9 +203,9 @@ static void give_back(struct ahp__link *link, uint32_t i)
 
 uint32_t ahp__acks_lent(struct ahp__link *link, uint64_t sequence)
 {
-	uint32_t i;
+	uint32_t i = take_place(link, sequence, false, true);
 
-	hold(link, sequence, false, true, &i);
+	owe(link, i, OWED_RELEASE);
 	return i;
 }
 

@@ -24,16 +24,6 @@ int64_t ahp__now_ns(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-uint32_t ahp__lane_ms(uint64_t start_ns)
-{
-	struct timespec t;
-	int64_t ns;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	ns = t.tv_sec * 1000000000ll + t.tv_nsec - (int64_t)start_ns;
-	return ns < 0 ? 0 : (uint32_t)((uint64_t)ns / 1000000);
-}
-
 /* ---- opening and closing ------------------------------------------------------- */
 
 static void listen_ready(struct avp_watch *watch, uint32_t events)

@@ -7,6 +7,7 @@
 #define AVP_AHP_INTERNAL_H
 
 #include <stdatomic.h>
+#include <time.h>
 
 #include <avp/ahp.h>
 #include <avp/ring.h>
@@ -148,6 +149,7 @@ struct ahp__link {
 	uint32_t fit_head;  /* memo.changes of the last that did, ... */
 	uint64_t fit_bytes; /* ... and its payload_bytes */
 	struct avp_frame_memo memo;
+	uint32_t head_at; /* of the last frame, in its slot */
 	uint32_t streak; /* messages taken since there was none */
 	/* Acknowledgements that came with messages and are not yet entered:
 	 * that is done while we wait, not between a message and its answer. */
@@ -301,7 +303,15 @@ int64_t ahp__now_ns(void);
  * Milliseconds since a lane's start by the coarse clock (4 ms exact, and 18 ns
  * cheaper than the fine one; deadlines are seconds).
  */
-uint32_t ahp__lane_ms(uint64_t start_ns);
+static inline uint32_t ahp__lane_ms(uint64_t start_ns)
+{
+	struct timespec t;
+	int64_t ns;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	ns = t.tv_sec * 1000000000ll + t.tv_nsec - (int64_t)start_ns;
+	return ns < 0 ? 0 : (uint32_t)((uint64_t)ns / 1000000);
+}
 
 /* Renews sent_ref: when a link comes up, and at least every three weeks. */
 void ahp__link_sent_ref(struct ahp__link *link, int64_t now_ns);

@@ -221,14 +221,40 @@ static inline void take_accepted(struct ahp__link *link, struct ahp_message *m,
 	ahp__unsettle(link);
 }
 
+/* What does not depend on the message, if it is one as most are. */
+static inline void fill_source(struct ahp_message *m, struct ahp__link *link)
+{
+	m->source = link->source;
+	m->peer = link->number;
+	m->redelivered = false;
+	m->link_ = link;
+	m->head_ = NULL;
+	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
+}
+
+/*
+ * While nothing is there: the next message of the last speaker is likely to be as
+ * its last one was, and what can be filled in before it comes delays nobody.
+ */
+static void expect(struct ahp__link *link, struct ahp_message *m)
+{
+	fill_source(m, link);
+	if (link->memo.len)
+		memo_copy(&link->memo, m->slot_ + link->head_at, &m->frame);
+}
+
 /* A frame whose head is that of the last one: its numbers, but for the payload. */
 static inline bool apply_known(struct ahp__link *link, struct ahp_message *m,
 			       const uint8_t *head, uint8_t head_bytes,
-			       uint64_t body_bytes)
+			       uint64_t body_bytes, bool expected)
 {
 	if (!memo_fits(&link->memo, head, head_bytes, body_bytes))
 		return false;
-	memo_apply(&link->memo, head, body_bytes, &m->frame);
+	if (!expected || head != m->slot_ + link->head_at) {
+		memo_copy(&link->memo, head, &m->frame);
+		link->head_at = (uint32_t)(head - m->slot_);
+	}
+	memo_lengths(&link->memo, head, body_bytes, &m->frame);
 	return !LANE_UNLIKELY(link->judges) ||
 	       ahp__mode_fitted(link, m->frame.payload_bytes);
 }
@@ -236,19 +262,13 @@ static inline bool apply_known(struct ahp__link *link, struct ahp_message *m,
 static inline void fill_usual(struct ahp_message *m, struct ahp__link *link,
 			      const struct slot *slot)
 {
-	m->source = link->source;
-	m->peer = link->number;
 	m->method = slot->method;
 	m->kind = slot->kind;
-	m->redelivered = false;
 	m->token_limit = slot->token_limit;
 	m->sent_ns = ahp__sent_ns(link, slot->sent_ms);
 	if (slot->kind == AHP_FRAME)
 		m->frame.payload =
 			(const uint8_t *)m->body + m->frame.payload_off;
-	m->link_ = link;
-	m->head_ = NULL;
-	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
 }
 
 /*
@@ -258,7 +278,7 @@ static inline void fill_usual(struct ahp_message *m, struct ahp__link *link,
  * what is not quite so takes the long way.
  */
 static __attribute__((always_inline)) inline bool deliver_usual(
-	struct ahp__link *link, struct ahp_message *m, bool lent)
+	struct ahp__link *link, struct ahp_message *m, bool lent, bool expected)
 {
 	const struct slot *slot = (const void *)m->slot_;
 	const uint8_t *task =
@@ -289,8 +309,11 @@ static __attribute__((always_inline)) inline bool deliver_usual(
 			return false;
 	}
 	if (slot->kind == AHP_FRAME &&
-	    !apply_known(link, m, head, slot->inline_bytes, body_bytes))
+	    !apply_known(link, m, head, slot->inline_bytes, body_bytes,
+			 expected))
 		return false;
+	if (!expected)
+		fill_source(m, link);
 	m->task_id = (struct avp_str){(const char *)task, task_bytes};
 	m->session_id = (struct avp_str){(const char *)session, session_bytes};
 	m->body = body;
@@ -310,20 +333,23 @@ static __attribute__((always_inline)) inline bool deliver_usual(
 
 /* Kept out of the path of the small form: each has the registers to itself. */
 __attribute__((noinline)) static bool deliver_lent(struct ahp__link *link,
-						   struct ahp_message *m)
+						   struct ahp_message *m,
+						   bool expected)
 {
-	return deliver_usual(link, m, true);
+	return deliver_usual(link, m, true, expected);
 }
 
 /* A copied slot says which way is the short one. False: none. */
-static inline bool deliver_short(struct ahp__link *link, struct ahp_message *m)
+static inline bool deliver_short(struct ahp__link *link, struct ahp_message *m,
+				 bool expected)
 {
 	const struct slot *slot = (const void *)m->slot_;
 	unsigned flags = slot->flags & ~SLOT_PROMPT;
 
 	if (LANE_LIKELY(!flags))
-		return deliver_usual(link, m, false);
-	return flags == (SLOT_LONG | SLOT_ARENA) && deliver_lent(link, m);
+		return deliver_usual(link, m, false, expected);
+	return flags == (SLOT_LONG | SLOT_ARENA) &&
+	       deliver_lent(link, m, expected);
 }
 
 /* 1: delivered; 0: answered or poisoned, look for the next. */
@@ -413,7 +439,10 @@ static inline int take_from(struct ahp__link *link, struct ahp_message *m)
 		return take_nothing(link, found);
 	lane_copy_half(&link->rx, m->slot_);
 	note_stream(link);
-	return deliver_short(link, m) || take_any_kind(link, m);
+	if (deliver_short(link, m, false) || take_any_kind(link, m))
+		return 1;
+	m->link_ = NULL; /* it is not what expect() made of it */
+	return 0;
 }
 
 /* One link of those that have been idle; what speaks becomes a recent one. */
@@ -500,7 +529,8 @@ static inline bool has_spoken(const struct ahp__link *link)
 
 /*
  * All links, then waiting. AVP_AGAIN if the last speaker speaks again within the
- * first spins: ahp_receive() has the short way for that.
+ * first spins, and the message is what expect() made of it: ahp_receive() has the
+ * short way for that.
  */
 __attribute__((noinline)) static int wait_and_take(struct ahp_agent *agent,
 						   struct ahp_message *message,
@@ -519,10 +549,14 @@ __attribute__((noinline)) static int wait_and_take(struct ahp_agent *agent,
 		if (take_any(agent, message))
 			return 0;
 		ahp__settle_all(agent);
+		if (spin && agent->speaker)
+			expect(agent->speaker, message);
 		for (int i = 0; spin && i < FIRST_SPINS; i++) {
 			__builtin_ia32_pause();
-			if (has_spoken(agent->speaker))
+			if (has_spoken(agent->speaker)) {
+				lane_prefetch_rest(&agent->speaker->rx);
 				return AVP_AGAIN;
+			}
 			if (take_any(agent, message))
 				return 0;
 		}
@@ -543,7 +577,7 @@ __attribute__((noinline)) static int wait_and_take(struct ahp_agent *agent,
 
 /* The next message of the link that spoke last, if there is one. */
 static inline bool take_from_speaker(struct ahp_agent *agent,
-				     struct ahp_message *m)
+				     struct ahp_message *m, bool expected)
 {
 	struct ahp__link *link = agent->speaker;
 
@@ -551,7 +585,8 @@ static inline bool take_from_speaker(struct ahp_agent *agent,
 		return false;
 	lane_copy_half(&link->rx, m->slot_);
 	note_stream(link);
-	if (LANE_LIKELY(deliver_short(link, m)) || take_any_kind(link, m))
+	if (LANE_LIKELY(deliver_short(link, m, expected && m->link_ == link)) ||
+	    take_any_kind(link, m))
 		agent->budget -= cost_of(m->body_bytes);
 	else
 		return false;
@@ -568,7 +603,7 @@ int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 	AHP_GUARD(agent);
 	for (bool spin = true; error == AVP_AGAIN; spin = false) {
 		if (LANE_LIKELY(agent->polls + 1 < TURN_EVERY) &&
-		    take_from_speaker(agent, message)) {
+		    take_from_speaker(agent, message, !spin)) {
 			agent->polls++;
 			return 0;
 		}
@@ -593,7 +628,7 @@ int ahp_receive_many(struct ahp_agent *agent, struct ahp_message *messages,
 		count = INT32_MAX;
 	/* What is there; but sockets have their turn in the next call. */
 	while (n < count && agent->polls < TURN_EVERY &&
-	       (take_from_speaker(agent, &messages[n]) ||
+	       (take_from_speaker(agent, &messages[n], false) ||
 		take_any(agent, &messages[n]))) {
 		agent->polls++;
 		n++;

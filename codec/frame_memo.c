@@ -7,7 +7,10 @@
 #include "codec/internal.h"
 #include "codec/wire.h"
 
-/* A compressed frame is left out: its `compression` is no part of the head. */
+/*
+ * A compressed frame is left out: its `compression` is no part of the head. So is
+ * metadata of less than four bytes, for memo_same().
+ */
 static void remember(struct avp_frame_memo *memo, const uint8_t *head,
 		     const struct avp_frame *frame)
 {
@@ -15,7 +18,8 @@ static void remember(struct avp_frame_memo *memo, const uint8_t *head,
 
 	memo->len = 0;
 	memo->changes++;
-	if (len > sizeof(memo->head) || frame->metadata.compression.data)
+	if (len < MEMO_LEAST || len > sizeof(memo->head) ||
+	    frame->metadata.compression.data)
 		return;
 	memcpy(memo->head, head, len);
 	memo->frame = *frame;
@@ -32,7 +36,8 @@ int avp_frame_decode_again(struct avp_frame_memo *memo, const void *head,
 	int error;
 
 	if (memo_fits(memo, head, head_bytes, total_bytes)) {
-		memo_apply(memo, head, total_bytes, frame);
+		memo_copy(memo, head, frame);
+		memo_lengths(memo, head, total_bytes, frame);
 		return 0;
 	}
 	error = avp_frame_decode_head(head, head_bytes, total_bytes, frame,

@@ -14,6 +14,7 @@
 
 #define MEMO_LENGTH_OFF 4 /* of payload_length, which may differ */
 #define MEMO_AFTER_OFF	8
+#define MEMO_LEAST	16 /* bytes of a head that is remembered */
 
 static inline uint64_t memo_differ(const uint8_t *a, const uint8_t *b)
 {
@@ -24,18 +25,19 @@ static inline uint64_t memo_differ(const uint8_t *a, const uint8_t *b)
 	return x ^ y;
 }
 
-/* Equal but for payload_length? Some dozen bytes: not worth two calls. */
+/*
+ * Equal but for payload_length? Some dozen bytes: not worth two calls. The last
+ * eight overlap what was compared before, which is cheaper than a rest of bytes.
+ */
 static inline bool memo_same(const struct avp_frame_memo *memo,
 			     const uint8_t *head)
 {
 	const uint8_t *known = memo->head;
-	uint64_t diff = 0;
-	uint32_t at = MEMO_AFTER_OFF;
+	uint32_t last = memo->len - 8; /* MEMO_AFTER_OFF at least */
+	uint64_t diff = memo_differ(head + last, known + last);
 
-	for (; at + 8 <= memo->len; at += 8)
+	for (uint32_t at = MEMO_AFTER_OFF; at < last; at += 8)
 		diff |= memo_differ(head + at, known + at);
-	for (; at < memo->len; at++)
-		diff |= head[at] ^ known[at];
 	return !diff && !memcmp(head, known, MEMO_LENGTH_OFF);
 }
 
@@ -77,16 +79,22 @@ static inline void memo_rebase(struct avp_metadata *m, ptrdiff_t by)
 	m->raw += by;
 }
 
-/* memo_fits() has said so. */
-static inline void memo_apply(const struct avp_frame_memo *memo,
-			      const void *head, uint64_t total_bytes,
-			      struct avp_frame *frame)
+/* What a frame with that head says, but for the lengths. */
+static inline void memo_copy(const struct avp_frame_memo *memo,
+			     const void *head, struct avp_frame *frame)
 {
-	uint32_t length = memo_length(head);
-
 	*frame = memo->frame;
 	memo_rebase(&frame->metadata,
 		    (const char *)head - (const char *)memo->head);
+}
+
+/* memo_fits() has said that this one has it. */
+static inline void memo_lengths(const struct avp_frame_memo *memo,
+				const void *head, uint64_t total_bytes,
+				struct avp_frame *frame)
+{
+	uint32_t length = memo_length(head);
+
 	frame->payload_length = length;
 	frame->payload_bytes = length - memo->frame.metadata_length;
 	frame->content_bytes = frame->payload_bytes;

@@ -114,6 +114,13 @@ static inline void lane_prefetch_ahead(const struct avp_lane_rx *rx)
 	__builtin_prefetch(slot + LINE);
 }
 
+/* The second line of the slot that has arrived: it is on its way while the first
+ * is looked at. */
+static inline void lane_prefetch_rest(const struct avp_lane_rx *rx)
+{
+	__builtin_prefetch((const uint8_t *)lane_next(rx) + LINE);
+}
+
 /* How far a slot reaches, by what its copied first two lines say. */
 static inline unsigned lane_reach(const uint8_t *copy)
 {
