@@ -12,6 +12,11 @@
 
 static_assert(SLOT_BYTES <= AHP_SLOT_BYTES, "a message holds its slot");
 
+/* Of the long form: the session's length is then in the slot's first half. */
+#define LENT_TASK_BYTES (2 * LINE - SLOT_LONG_BYTES - 2)
+static_assert(SLOT_SMALL_BYTES + 2 + AVP_LANE_ID_BYTES <= 2 * LINE,
+	      "as it is of the small form");
+
 /* ---- delivering one message -------------------------------------------------- */
 
 /* Where the body lies in the sender's memory; the numbers are the sender's. */
@@ -289,8 +294,8 @@ static __attribute__((always_inline)) inline bool deliver_usual(
 	uint64_t body_bytes = lent ? slot->body_bytes : slot->inline_bytes;
 
 	if (link->owed[OWED_ACCEPT] || agent->explicit_ack ||
-	    task_bytes > AVP_LANE_ID_BYTES || slot->method < AHP_TASK ||
-	    slot->method > AHP_TOKEN_RESPONSE || slot->kind > AHP_FRAME ||
+	    task_bytes > (lent ? LENT_TASK_BYTES : AVP_LANE_ID_BYTES) ||
+	    slot->method < AHP_TASK || slot->method > AHP_TOKEN_RESPONSE || slot->kind > AHP_FRAME ||
 	    (slot->expiry_ms && expired(link, slot->expiry_ms)))
 		return false;
 	session = task + task_bytes + 1;
