@@ -10,7 +10,10 @@ struct entry {
 };
 
 static const struct entry entries[] = {
-#define E(name, text) { AVP_##name, #name, text }
+#define E(name, text)                   \
+	{                               \
+		AVP_##name, #name, text \
+	}
 	E(OK, "done"),
 	E(SHORT_HEADER, "fewer bytes than a frame header"),
 	E(BAD_MAGIC, "the frame does not begin with \"AV\""),
@@ -69,6 +72,37 @@ const char *avp_error_text(int code)
 	return find(code)->text;
 }
 
+/* The length of the UTF-8 sequence at s (Unicode 15, table 3-7); 0 if none. */
+static size_t utf8_length(const unsigned char *s)
+{
+	size_t n = *s < 0x80   ? 1
+		   : *s < 0xc2 ? 0
+		   : *s < 0xe0 ? 2
+		   : *s < 0xf0 ? 3
+		   : *s < 0xf5 ? 4
+			       : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	if ((*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) ||
+	    (*s == 0xf0 && s[1] < 0x90) || (*s == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+/* Names of files may have any bytes, and a precision cuts through a character. */
+static void keep_utf8(char *text)
+{
+	while (*text) {
+		size_t n = utf8_length((const unsigned char *)text);
+
+		if (!n)
+			*text = '?';
+		text += n ? n : 1;
+	}
+}
+
 int avp__fail(struct avp_reason *why, int code, const char *format, ...)
 {
 	if (why) {
@@ -78,6 +112,7 @@ int avp__fail(struct avp_reason *why, int code, const char *format, ...)
 		why->code = code;
 		vsnprintf(why->text, sizeof(why->text), format, args);
 		va_end(args);
+		keep_utf8(why->text);
 	}
 	return code;
 }

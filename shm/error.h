@@ -70,7 +70,10 @@ enum avp_code {
 	AVP_EXPIRED = -67      /* its deadline passed before delivery */
 };
 
-/* Why a call failed, in words; text is always NUL-terminated. */
+/*
+ * Why a call failed, in words; text is always NUL-terminated and UTF-8 (a byte of
+ * a name that is none shows as "?").
+ */
 struct avp_reason {
 	int code;	/* what the call returned */
 	char text[252]; /* "seq_len 0 is below 1; write at least one token" */

@@ -135,17 +135,29 @@ static void many(void)
 /* A script finds its own id again, though no double may hold it. */
 static void ids_are_echoed_as_written(void)
 {
-	static const char *const ids[] = {
-		"1e400",  "-1e400", "1.50", "1e-400",
-		"[1.0E5,{\"a\":-0.0}]", "123456789012345678901234567890"};
-	char list[1024], want[64];
+	static const char *const ids[] = {"1e400",
+					  "-1e400",
+					  "1.50",
+					  "1e-400",
+					  "[1.0E5,{\"a\":-0.0}]",
+					  "123456789012345678901234567890"};
+	char list[2048], want[64];
 	size_t n = 0;
 
 	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
 		n += (size_t)snprintf(list + n, sizeof(list) - n,
 				      "{\"id\":%s,\"file\":\"\"}\n", ids[i]);
+	/* Nor does a name that is no text, or is cut within a letter, end it. */
+	n += (size_t)snprintf(list + n, sizeof(list) - n,
+			      "{\"id\":7,\"file\":\"\\ud800\"}\n"
+			      "{\"id\":8,\"file\":\"x");
+	for (int i = 0; i < 200; i++)
+		n += (size_t)snprintf(list + n, sizeof(list) - n, "\xc3\xa9");
+	n += (size_t)snprintf(list + n, sizeof(list) - n,
+			      "\"}\n{\"id\":9,\"file\":\"\"}\n");
 	tool_save("list", list, n);
 	CU_ASSERT_EQUAL(runf("frame decode-many %s", tool_path("list"), ""), 0);
+	CU_ASSERT(tool_has("tool.out", "{\"id\":9,\"ok\":"));
 	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++) {
 		snprintf(want, sizeof(want), "{\"id\":%s,\"ok\":", ids[i]);
 		CU_ASSERT(tool_has("tool.out", want));

@@ -27,11 +27,38 @@ static void reason_is_cut_not_overrun(void)
 	CU_ASSERT_EQUAL(avp__fail(NULL, AVP_IO, "%s", text), AVP_IO);
 }
 
+/* A reason goes into JSON: whatever is cut or named, it is UTF-8. */
+static void reason_is_utf8(void)
+{
+	static const struct {
+		const char *given, *text;
+	} all[] = {
+		{"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80",
+		 "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"},
+		{"a\xff\xc3", "a??"},
+		{"\xe2\x82", "??"},
+		{"\xed\xa0\x80", "???"},
+		{"\xc0\x80\xf4\x90\x80\x80z", "??????z"},
+		{"\xe0\x9f\xbf\xf0\x8f\xbf\xbf", "???????"},
+		{"\xf4\x8f\xbf\xbf\xed\x9f\xbf\xee\x80\x80",
+		 "\xf4\x8f\xbf\xbf\xed\x9f\xbf\xee\x80\x80"},
+	};
+	struct avp_reason why;
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		avp__fail(&why, AVP_IO, "%s", all[i].given);
+		CU_ASSERT_STRING_EQUAL(why.text, all[i].text);
+	}
+	avp__fail(&why, AVP_IO, "%.4s|", "a\xc3\xa9\xc3\xa9");
+	CU_ASSERT_STRING_EQUAL(why.text, "a\xc3\xa9?|");
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
 		TEST(names),
 		TEST(reason_is_cut_not_overrun),
+		TEST(reason_is_utf8),
 		{0},
 	};
 
