@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "ahp/cmd_agent.h"
+#include "codec/wire.h"
 
 struct receiver {
 	const char *id, *out_dir, *model;
@@ -282,8 +283,12 @@ static int parse(struct receiver *r, int argc, char **argv)
 	if (!r->id)
 		return cmd_failf("recv", AVP_USAGE,
 				 "--as ID is needed; see avpctl recv --help");
-	if (r->out_dir && strlen(r->out_dir) > 4096)
-		return cmd_failf("recv", AVP_USAGE, "--out is too long");
+	if (r->out_dir &&
+	    (strlen(r->out_dir) > 4096 ||
+	     !avp__utf8_valid(r->out_dir, strlen(r->out_dir))))
+		return cmd_failf("recv", AVP_USAGE,
+				 "--out has to be UTF-8 of at most 4096 bytes: "
+				 "the lines have it in \"file\"");
 	return CMD_GO_ON;
 }
 

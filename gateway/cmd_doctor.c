@@ -19,6 +19,7 @@
 #include <avp/ring.h>
 #include <avp/shm.h>
 
+#include "ahp/cmd_agent.h"
 #include "ahp/cmd_path.h"
 #include "gateway/cmd.h"
 #include "ring/bell.h"
@@ -360,10 +361,9 @@ static int print_json(const struct finding *f, struct avp_reason *why)
 		avp_json_put_text(w, f[i].name);
 		avp_json_key(w, "state");
 		avp_json_put_text(w, state_name[f[i].state]);
-		avp_json_key(w, "text");
-		avp_json_put_text(w, f[i].text);
-		avp_json_key(w, "mend");
-		avp_json_put_text(w, f[i].mend);
+		/* Both may name a directory, whose name may be no text. */
+		cmd_member_foreign(w, "text", avp_str_of(f[i].text));
+		cmd_member_foreign(w, "mend", avp_str_of(f[i].mend));
 		avp_json_close_object(w);
 	}
 	avp_json_close_array(w);

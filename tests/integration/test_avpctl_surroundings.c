@@ -391,6 +391,14 @@ static void directories_that_are_none(void)
 		CU_ASSERT(tool_has("tool.err", dirs[i][1]));
 	}
 	unlink(tool_path("turned"));
+	/* Its name is no text, and yet told as one; a file's would be lost. */
+	setenv("AVP_RUNTIME_DIR", tool_path("dir\xff"), 1);
+	CU_ASSERT(TOOL("doctor", "--json") >= 0);
+	CU_ASSERT(tool_has("tool.out", "dir?"));
+	CU_ASSERT_EQUAL(TOOL("recv", "--as", "a", "--timeout", "0", "--out",
+			     tool_path("out\xff")),
+			2);
+	CU_ASSERT(tool_has("tool.err", "--out has to be UTF-8 "));
 	setenv("AVP_RUNTIME_DIR", run, 1);
 	free(run);
 }
