@@ -4,300 +4,31 @@
  * what the peer gets, and what the agent hears of whatever the peer answers.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 
-#include <avp/dlq.h>
-
-#include "tests/agents.h"
+#include "tests/far.h"
 #include "tests/gateway.h"
-#include "tests/harness.h"
-#include "tests/web.h"
-
-#define PATIENCE_S 20.0
-#define OK_BODY	   "{\"success\":true,\"answer\":42}"
-
-static char program[PATH_MAX];
-
-/* ---- the world of a test --------------------------------------------------------- */
-
-struct world {
-	struct web *web;
-	struct ahp_agent *planner;
-	pid_t gateway;
-	unsigned port;		/* of its listener */
-	const char *model_hash; /* of the peer's model; "": it tells none */
-	bool knows_agents;	/* paths of agents */
-	unsigned handshakes, requests, healths;
-	/* Answers to messages, one after the other; the last one stays. */
-	const char *const *script;
-	unsigned at;
-	/* Of the last message. */
-	char path[256], id[64], task[64], wait[16], type[64], token[64];
-	char *body;
-	size_t body_len;
-	unsigned same_id;
-};
-
-static void keep(char *to, size_t cap, const char *value)
-{
-	snprintf(to, cap, "%.*s", (int)cap - 1, value);
-}
-
-static void note(struct world *w, const struct web_request *r)
-{
-	char id[64];
-
-	keep(id, sizeof(id), web_field(r, "AHP-Message-ID"));
-	w->same_id += w->requests && !strcmp(id, w->id);
-	w->requests++;
-	keep(w->id, sizeof(w->id), id);
-	keep(w->path, sizeof(w->path), r->path);
-	keep(w->task, sizeof(w->task), web_field(r, "AHP-Task-ID"));
-	keep(w->wait, sizeof(w->wait), web_field(r, "AHP-Wait"));
-	keep(w->type, sizeof(w->type), web_field(r, "Content-Type"));
-	keep(w->token, sizeof(w->token), web_field(r, "Authorization"));
-	free(w->body);
-	w->body = malloc(r->body_len + 1);
-	memcpy(w->body, r->body, r->body_len);
-	w->body[r->body_len] = 0;
-	w->body_len = r->body_len;
-}
-
-/* model_hash "echo": what it was told, as the reference does. */
-static int shake(struct world *w, const struct web_request *r, char *to,
-		 size_t cap)
-{
-	const char *told = strstr(r->body, "\"model_hash\": \"");
-	char body[400], hash[80];
-
-	w->handshakes++;
-	keep(hash, sizeof(hash), w->model_hash);
-	if (!strcmp(hash, "echo"))
-		snprintf(hash, sizeof(hash), "%.*s",
-			 told ? (int)strcspn(told + 15, "\"") : 0,
-			 told ? told + 15 : "");
-	snprintf(body, sizeof(body),
-		 "{\"success\":true,\"agent_id\":\"far\",\"session_id\":"
-		 "\"s-1\",\"identity\":{\"model_hash\":\"%s\"}}",
-		 hash);
-	return web_json(to, cap, 200, "", body);
-}
-
-/* "-": hang up; "~TEXT": that, then hang up; "": say nothing; a text: as it is;
- * "200 {...}": JSON. */
-static int play(const char *line, char *to, size_t cap)
-{
-	int status;
-
-	if (!*line)
-		return 0;
-	if (!strcmp(line, "-"))
-		return -1;
-	if (*line == '~')
-		return -1 - snprintf(to, cap, "%s", line + 1);
-	if (sscanf(line, "%d {", &status) == 1 && line[3] == ' ')
-		return web_json(to, cap, status, "", line + 4);
-	return snprintf(to, cap, "%s", line);
-}
-
-static int answer(void *arg, const struct web_request *r, char *to, size_t cap)
-{
-	struct world *w = arg;
-	const char *line;
-
-	if (!strncmp(r->path, "/agents/", 8) && !w->knows_agents)
-		return web_json(to, cap, 404, "", "{\"detail\":\"Not Found\"}");
-	if (strstr(r->path, "/avp/v2/handshake"))
-		return shake(w, r, to, cap);
-	if (strstr(r->path, "/health")) {
-		w->healths++;
-		return web_json(to, cap, 200, "", "{\"status\":\"ok\"}");
-	}
-	note(w, r);
-	line = w->script[w->at];
-	w->at += w->script[w->at + 1] != NULL;
-	return play(line, to, cap);
-}
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static void turn(struct world *w)
-{
-	web_turn(w->web);
-	if (w->planner)
-		ahp_agent_run(w->planner, 500000);
-}
-
-static void (*before_exec)(void); /* in the gateway's process */
-static const char *sections = ""; /* of the configuration, beside the others */
-
-static void start_gateway(struct world *w, const char *more)
-{
-	char config[PATH_MAX], log[PATH_MAX], line[64] = "";
-	int out[2], err;
-	ssize_t n = 0;
-	FILE *f;
-
-	snprintf(config, sizeof(config), "%s/avp.yaml", test_dir());
-	snprintf(log, sizeof(log), "%s/log", test_dir());
-	f = fopen(config, "we");
-	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
-	fprintf(f,
-		"dlq: {dir: %s/dlq}\n%s"
-		"gateway:\n"
-		"  log_level: debug\n"
-		"  limits: {drain_time: 1s}\n"
-		"  listeners: [{address: 127.0.0.1, port: 0}]\n"
-		"  peers:\n"
-		"    - {url: \"http://127.0.0.1:%u\", agents: [far], "
-		"retry_delay: 10ms, %s}\n",
-		test_dir(), sections, web_port(w->web), more);
-	fclose(f);
-	CU_ASSERT_FATAL(!pipe2(out, O_CLOEXEC | O_NONBLOCK));
-	fflush(NULL);
-	w->gateway = fork();
-	if (!w->gateway) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		err = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-		dup2(out[1], 1);
-		dup2(err, 2);
-		if (before_exec)
-			before_exec();
-		execl(program, program, "--config", config, (char *)NULL);
-		_exit(127);
-	}
-	close(out[1]);
-	for (double end = now_s() + PATIENCE_S; n <= 0 && now_s() < end;) {
-		web_turn(w->web);
-		n = read(out[0], line, sizeof(line) - 1);
-		if (!n)
-			break;
-	}
-	close(out[0]);
-	CU_ASSERT_FATAL(
-		!strncmp(line, "listening address=127.0.0.1 port=", 33));
-	w->port = (unsigned)strtoul(line + 33, NULL, 10);
-}
-
-static void begin(struct world *w, const char *model_hash, const char *more)
-{
-	static const char *const ok[] = {"200 " OK_BODY, NULL};
-	struct avp_identity mine = {.model_hash = avp_str_of("cafe")};
-
-	*w = (struct world){.model_hash = model_hash, .script = ok};
-	w->web = web_open(answer, w);
-	start_gateway(w, more);
-	w->planner = agent_open("planner",
-				&(struct ahp_agent_options){.identity = &mine});
-	for (double end = now_s() + PATIENCE_S;
-	     now_s() < end &&
-	     ahp_connect(w->planner, "far", 0, NULL, NULL) != 0;)
-		turn(w);
-}
-
-static void end(struct world *w)
-{
-	int status = -1;
-
-	ahp_agent_close(w->planner);
-	kill(w->gateway, SIGTERM);
-	for (double until = now_s() + PATIENCE_S;
-	     now_s() < until && waitpid(w->gateway, &status, WNOHANG) == 0;)
-		web_turn(w->web);
-	CU_ASSERT(WIFEXITED(status) && !WEXITSTATUS(status));
-	web_close(w->web);
-	free(w->body);
-}
-
-/* ---- messages ----------------------------------------------------------------------- */
-
-static struct ahp_receipt receipt;
-
-static int send_text(struct world *w, const char *text)
-{
-	return agent_say(w->planner, "far", text, &receipt);
-}
-
-static int send_frame(struct world *w, const struct avp_metadata *m,
-		      const void *payload, uint64_t bytes)
-{
-	static uint8_t frame[3 << 20];
-	struct ahp_outgoing out = {.target = "far",
-				   .method = AHP_TASK,
-				   .kind = AHP_FRAME,
-				   .task_id = avp_str_of("t1"),
-				   .body = frame};
-
-	CU_ASSERT_FATAL(!avp_frame_encode(m, AVP_DIALECT_0_2, payload, bytes,
-					  frame, sizeof(frame), &out.body_bytes,
-					  NULL));
-	return ahp_send(w->planner, &out, LONG_NS, &receipt, NULL);
-}
-
-/* What became of the last one. */
-static int outcome(struct world *w)
-{
-	double end_s = now_s() + PATIENCE_S;
-	int code;
-
-	while ((code = ahp_status(w->planner, &receipt)) == AVP_AGAIN &&
-	       now_s() < end_s)
-		turn(w);
-	return code;
-}
-
-/* The next RESULT has these texts. */
-static bool hears(struct world *w, const char *a, const char *b)
-{
-	struct ahp_message m;
-	char text[4096] = "";
-	double end_s = now_s() + PATIENCE_S;
-
-	while (ahp_receive(w->planner, &m, 0)) {
-		if (now_s() > end_s)
-			return false;
-		turn(w);
-	}
-	snprintf(text, sizeof(text), "%.*s", (int)m.body_bytes,
-		 (const char *)m.body);
-	CU_ASSERT_STRING_EQUAL(m.source, "far");
-	ahp_release(w->planner, &m);
-	if (strstr(text, a) && strstr(text, b))
-		return true;
-	printf("heard %s\n  and not %s, %s\n", text, a, b);
-	return false;
-}
 
 /* ---- tests --------------------------------------------------------------------------- */
 
 static void text(void)
 {
-	struct world w;
+	struct far w;
 
-	begin(&w, "", "max_retries: 0");
+	far_begin(&w, "", "max_retries: 0");
 	for (int i = 0; i < 3; i++) {
-		CU_ASSERT_EQUAL(send_text(&w, "{\"q\": \"\303\251\"}"), 0);
-		CU_ASSERT_EQUAL(outcome(&w), 0);
-		CU_ASSERT(
-			hears(&w, "\"answer\": 42", "\"status\": \"success\""));
+		CU_ASSERT_EQUAL(far_text(&w, "{\"q\": \"\303\251\"}"), 0);
+		CU_ASSERT_EQUAL(far_outcome(&w), 0);
+		CU_ASSERT(far_hears(&w, "\"answer\": 42",
+				    "\"status\": \"success\""));
 	}
 	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
 	CU_ASSERT_STRING_EQUAL(w.type, "application/json");
@@ -311,7 +42,7 @@ static void text(void)
 	/* One in nobody's name, one for the planner's model. */
 	CU_ASSERT_EQUAL(w.handshakes, 2);
 	CU_ASSERT_EQUAL(w.requests, 3);
-	end(&w);
+	far_end(&w);
 }
 
 /* To a gateway: the frame's bytes as they are; it says that they are accepted. */
@@ -326,16 +57,16 @@ static void frame_to_gateway(void)
 	struct avp_metadata m = {.model_id = avp_str_of("m"),
 				 .hidden_dim = 262144};
 	uint64_t len = 0;
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0");
+	far_begin(&w, "cafe", "max_retries: 0");
 	w.knows_agents = true;
 	/* What the probe found out holds until the next start. */
 	CU_ASSERT_EQUAL(w.handshakes, 1);
 	w.script = script;
 	pattern_fill(payload, sizeof(payload), 7);
-	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, sizeof(payload)), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, payload, sizeof(payload)), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/transmit");
 	CU_ASSERT_STRING_EQUAL(w.type, "application/avp+binary");
 	CU_ASSERT_STRING_EQUAL(w.task, "t1");
@@ -347,7 +78,7 @@ static void frame_to_gateway(void)
 					 &len, NULL),
 			0);
 	CU_ASSERT(len == w.body_len && !memcmp(frame, w.body, len));
-	end(&w);
+	far_end(&w);
 }
 
 static void frame_unchanged(void)
@@ -355,23 +86,23 @@ static void frame_unchanged(void)
 	static uint8_t frame[1024];
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
 	uint64_t len = 0;
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0, path: agent");
+	far_begin(&w, "cafe", "max_retries: 0, path: agent");
 	w.knows_agents = true;
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT_STRING_EQUAL(w.path, "/agents/far/avp/v2/transmit");
 	CU_ASSERT_EQUAL(avp_frame_encode(&m, AVP_DIALECT_0_2, "12345678", 8,
 					 frame, sizeof(frame), &len, NULL),
 			0);
 	CU_ASSERT(len == w.body_len && !memcmp(frame, w.body, len));
-	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
-	end(&w);
+	CU_ASSERT(far_hears(&w, "\"answer\": 42", "success"));
+	far_end(&w);
 }
 
 /* Is the last body what the codec makes of that? */
-static bool got_frame(const struct world *w, const struct avp_metadata *m,
+static bool got_frame(const struct far *w, const struct avp_metadata *m,
 		      enum avp_dialect dialect, const void *payload,
 		      uint64_t bytes)
 {
@@ -392,14 +123,14 @@ static void newer_dialect(void)
 	struct avp_metadata m = {.model_id = avp_str_of("m"),
 				 .avp_map_id = avp_str_of("vocab:1")};
 	struct avp_frame f;
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0, dialect: 0.4, path: agent");
+	far_begin(&w, "cafe", "max_retries: 0, dialect: 0.4, path: agent");
 	w.knows_agents = true;
 	pattern_fill(payload, sizeof(payload), 9);
 	/* Another flag for the map: so only dialects differ. */
-	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, sizeof(payload)), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, payload, sizeof(payload)), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	m.target_agent_id = avp_str_of("far");
 	m.source_agent_id = avp_str_of("planner");
 	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_4, payload, sizeof(payload)));
@@ -409,16 +140,16 @@ static void newer_dialect(void)
 			avp_crc32(payload, sizeof(payload)));
 	/* What is the same in both goes as it is, a cache does not. */
 	m.avp_map_id = (struct avp_str){0};
-	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, 64), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, payload, 64), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_2, payload, 64));
 	m.payload_type = AVP_KV_CACHE;
 	memcpy(payload, kv, sizeof(kv));
 	payload[16] = 0;
-	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, 17 + 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, payload, 17 + 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_4, payload, 17 + 8));
-	end(&w);
+	far_end(&w);
 }
 
 static void compressed(void)
@@ -428,14 +159,15 @@ static void compressed(void)
 	struct avp_zstd *z = avp_zstd_new();
 	struct avp_frame f;
 	uint64_t len = 0;
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe",
-	      "max_retries: 0, compression: fast, dialect: 0.4, path: agent");
+	far_begin(
+		&w, "cafe",
+		"max_retries: 0, compression: fast, dialect: 0.4, path: agent");
 	w.knows_agents = true;
 	memset(payload, 7, sizeof(payload));
-	CU_ASSERT_EQUAL(send_frame(&w, &m, payload, sizeof(payload)), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, payload, sizeof(payload)), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT(w.body_len < 1024);
 	CU_ASSERT_FATAL(!avp_frame_decode(w.body, w.body_len, &f, NULL));
 	CU_ASSERT(f.flags & AVP_FLAG_COMPRESSED);
@@ -446,23 +178,23 @@ static void compressed(void)
 	CU_ASSERT_EQUAL(avp_frame_payload_check(&f, back, len, NULL), 0);
 	CU_ASSERT(f.metadata.has & AVP_HAS_CHECKSUM);
 	avp_zstd_free(z);
-	end(&w);
+	far_end(&w);
 }
 
 /* The peer tells in its handshake what it speaks, and has one path for all. */
 static void newer_server(void)
 {
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe\"},\"avp_version\":\"0.6.2\",\"x\":{\"a\":\"",
-	      "max_retries: 0");
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	far_begin(&w, "cafe\"},\"avp_version\":\"0.6.2\",\"x\":{\"a\":\"",
+		  "max_retries: 0");
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	m.target_agent_id = avp_str_of("far");
 	m.source_agent_id = avp_str_of("planner");
 	CU_ASSERT(got_frame(&w, &m, AVP_DIALECT_0_4, "12345678", 8));
-	end(&w);
+	far_end(&w);
 }
 
 /* Another model: text flows, states do not, unless text is beside them. */
@@ -476,20 +208,20 @@ static void other_model(void)
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
 	uint8_t hybrid[200];
 	uint64_t len = 0;
-	struct world w;
+	struct far w;
 
-	begin(&w, "beef", "max_retries: 0");
+	far_begin(&w, "beef", "max_retries: 0");
 	/* Known from the link on. */
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), AVP_SHAPE_MISMATCH);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), AVP_SHAPE_MISMATCH);
 	m.mode = AVP_MODE_HYBRID;
 	CU_ASSERT_EQUAL(avp_hybrid_encode(chunks, 3, hybrid, sizeof(hybrid),
 					  &len, NULL),
 			0);
-	CU_ASSERT_EQUAL(send_frame(&w, &m, hybrid, len), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, hybrid, len), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
 	CU_ASSERT_PTR_NOT_NULL(strstr(w.body, "\"content\": \"hello there\""));
-	end(&w);
+	far_end(&w);
 }
 
 /* What it was told of one sender's model is not held against another's. */
@@ -498,19 +230,19 @@ static void echoing_server(void)
 	struct avp_identity other = {.model_hash = avp_str_of("beef")};
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
 	struct ahp_agent *planner;
-	struct world w;
+	struct far w;
 
-	begin(&w, "echo", "max_retries: 0");
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	far_begin(&w, "echo", "max_retries: 0");
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	planner = w.planner;
 	w.planner = agent_open("other",
 			       &(struct ahp_agent_options){.identity = &other});
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT_EQUAL(w.handshakes, 3);
 	ahp_agent_close(planner);
-	end(&w);
+	far_end(&w);
 }
 
 /* ---- bad answers ------------------------------------------------------------------------ */
@@ -563,108 +295,70 @@ static void bad_answers(void)
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
 	const char *script[2] = {NULL, NULL};
 	char code[64];
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0, answer: 4KiB, request_time: 2s");
+	far_begin(&w, "cafe", "max_retries: 0, answer: 4KiB, request_time: 2s");
 	w.script = script;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		script[0] = bad[i].line;
 		w.at = 0;
 		snprintf(code, sizeof(code), "\"code\": \"%s\"", bad[i].code);
-		CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-		CU_ASSERT_EQUAL(outcome(&w), as_told(bad[i].code));
-		CU_ASSERT(hears(&w, code, bad[i].words));
+		CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+		CU_ASSERT_EQUAL(far_outcome(&w), as_told(bad[i].code));
+		CU_ASSERT(far_hears(&w, code, bad[i].words));
 	}
-	end(&w);
+	far_end(&w);
 }
 
 static void huge_answer(void)
 {
 	static char line[8192] = "200 {\"a\":\"";
 	const char *script[2] = {line, NULL};
-	struct world w;
+	struct far w;
 
 	memset(line + strlen(line), 'x', 6000);
 	memcpy(line + strlen(line), "\"}", 3);
-	begin(&w, "", "max_retries: 0, answer: 4KiB");
+	far_begin(&w, "", "max_retries: 0, answer: 4KiB");
 	w.script = script;
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
-	CU_ASSERT(hears(&w, "TOO_LARGE", "larger than the configured limit"));
-	end(&w);
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
+	CU_ASSERT(
+		far_hears(&w, "TOO_LARGE", "larger than the configured limit"));
+	far_end(&w);
 }
 
 /* ---- again ------------------------------------------------------------------------------- */
 
-static bool logged(const char *words)
-{
-	static char text[1 << 20];
-	char path[PATH_MAX];
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/log", test_dir());
-	f = fopen(path, "re");
-	n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
-	text[n] = 0;
-	if (f)
-		fclose(f);
-	return strstr(text, words) != NULL;
-}
-
 static void retries(void)
 {
 	static const char *const script[] = {"503 {}", "-", "504 {}",
-					     "200 " OK_BODY, NULL};
-	struct world w;
+					     "200 " FAR_OK, NULL};
+	struct far w;
 
-	begin(&w, "", "max_retries: 3");
+	far_begin(&w, "", "max_retries: 3");
 	w.script = script;
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
-	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
+	CU_ASSERT(far_hears(&w, "\"answer\": 42", "success"));
 	CU_ASSERT_EQUAL(w.requests, 4);
 	CU_ASSERT_EQUAL(w.same_id, 3);
-	end(&w);
-}
-
-static unsigned letters(const char *text)
-{
-	struct ahp_dlq_options o = {.size = sizeof(o),
-				    .flags = AHP_DLQ_READ_ONLY};
-	struct ahp_dlq_entry entry = {0};
-	struct ahp_dlq *dlq;
-	unsigned n = 0;
-	char dir[PATH_MAX];
-
-	snprintf(dir, sizeof(dir), "%s/dlq", test_dir());
-	o.dir = dir;
-	CU_ASSERT_FATAL(!ahp_dlq_open(&dlq, &o, NULL));
-	for (uint64_t at = 0; ahp_dlq_next(dlq, at, &entry, NULL) == 1;) {
-		at = entry.number;
-		n += memmem(entry.error.data, entry.error.len, text,
-			    strlen(text)) != NULL &&
-		     avp_str_equal(entry.agent, avp_str_of("far"));
-		ahp_dlq_entry_fini(&entry);
-	}
-	ahp_dlq_close(dlq);
-	return n;
+	far_end(&w);
 }
 
 static void dead_letter(void)
 {
 	static const char *const script[] = {"503 {\"message\":\"go away\"}",
 					     NULL};
-	struct world w;
+	struct far w;
 
-	begin(&w, "", "max_retries: 2");
+	far_begin(&w, "", "max_retries: 2");
 	w.script = script;
-	CU_ASSERT_EQUAL(send_text(&w, "{\"kept\": 1}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
-	CU_ASSERT(hears(&w, "go away", "\"attempts\": 3"));
+	CU_ASSERT_EQUAL(far_text(&w, "{\"kept\": 1}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
+	CU_ASSERT(far_hears(&w, "go away", "\"attempts\": 3"));
 	CU_ASSERT_EQUAL(w.requests, 3);
-	end(&w);
-	CU_ASSERT_EQUAL(letters("go away"), 1);
+	far_end(&w);
+	CU_ASSERT_EQUAL(far_letters("go away"), 1);
 }
 
 /* Of all calls that write files to the disk; what io_uring does is none. */
@@ -701,27 +395,27 @@ static void dead_letters_in_the_loop(void)
 {
 	static const char *const script[] = {"503 {\"message\":\"busy\"}",
 					     NULL};
-	struct world w;
+	struct far w;
 
 	if (!loop_syncs()) {
 		printf("skipped: no io_uring here\n");
 		return;
 	}
 	/* A queue that is there: to make one takes an fsync(). */
-	begin(&w, "", "max_retries: 0");
-	end(&w);
-	before_exec = forbid_sync;
-	begin(&w, "", "max_retries: 0");
-	before_exec = NULL;
+	far_begin(&w, "", "max_retries: 0");
+	far_end(&w);
+	far_begin_with(&w, &(struct far_options){.model_hash = "",
+						 .more = "max_retries: 0",
+						 .before_exec = forbid_sync});
 	w.script = script;
 	for (int i = 0; i < 20; i++) {
-		CU_ASSERT_EQUAL(send_text(&w, "{\"kept\": 2}"), 0);
-		CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
-		CU_ASSERT(hears(&w, "busy", "\"attempts\": 1"));
+		CU_ASSERT_EQUAL(far_text(&w, "{\"kept\": 2}"), 0);
+		CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
+		CU_ASSERT(far_hears(&w, "busy", "\"attempts\": 1"));
 	}
-	end(&w);
-	CU_ASSERT_EQUAL(letters("busy"), 20);
-	CU_ASSERT_FALSE(logged("dead_letter"));
+	far_end(&w);
+	CU_ASSERT_EQUAL(far_letters("busy"), 20);
+	CU_ASSERT_FALSE(far_logged("dead_letter"));
 }
 
 /* A letter is text: what of it is none is shown as '?', and it is kept. */
@@ -736,17 +430,18 @@ static void dead_letter_of_any_id(void)
 				   .kind = AHP_FRAME,
 				   .task_id = {"\377\0", 2},
 				   .body = frame};
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0");
+	far_begin(&w, "cafe", "max_retries: 0");
 	w.script = script;
 	avp_frame_encode(&m, AVP_DIALECT_0_2, "12345678", 8, frame,
 			 sizeof(frame), &out.body_bytes, NULL);
-	CU_ASSERT_EQUAL(ahp_send(w.planner, &out, LONG_NS, &receipt, NULL), 0);
-	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
+	CU_ASSERT_EQUAL(ahp_send(w.planner, &out, LONG_NS, &w.receipt, NULL),
+			0);
+	CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
 	CU_ASSERT_STRING_EQUAL(w.task, "%FF%00");
-	end(&w);
-	CU_ASSERT_EQUAL(letters("not now"), 1);
+	far_end(&w);
+	CU_ASSERT_EQUAL(far_letters("not now"), 1);
 }
 
 static void retry_after(void)
@@ -754,25 +449,25 @@ static void retry_after(void)
 	static const char *const script[] = {
 		"HTTP/1.1 503 No\r\nContent-Type: application/json\r\n"
 		"Retry-After: 1\r\nContent-Length: 2\r\n\r\n{}",
-		"200 " OK_BODY, NULL};
+		"200 " FAR_OK, NULL};
 	double begin_s;
-	struct world w;
+	struct far w;
 
-	begin(&w, "", "max_retries: 1");
+	far_begin(&w, "", "max_retries: 1");
 	w.script = script;
-	begin_s = now_s();
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
-	CU_ASSERT(now_s() - begin_s >= 1.0);
+	begin_s = far_now_s();
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
+	CU_ASSERT(far_now_s() - begin_s >= 1.0);
 	CU_ASSERT_EQUAL(w.requests, 2);
-	end(&w);
+	far_end(&w);
 }
 
 /* As it is in its file, whatever it is made of. */
 static void token(void)
 {
 	char path[PATH_MAX], more[PATH_MAX + 40];
-	struct world w;
+	struct far w;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/token", test_dir());
@@ -782,77 +477,56 @@ static void token(void)
 	fclose(f);
 	CU_ASSERT_EQUAL(chmod(path, 0600), 0);
 	snprintf(more, sizeof(more), "max_retries: 0, token_file: %s", path);
-	begin(&w, "", more);
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	far_begin(&w, "", more);
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT_STRING_EQUAL(w.token, "Bearer a%41/b=");
-	end(&w);
+	far_end(&w);
 }
 
 /* The peer is away while messages come, and all arrive when it is back. */
 static void peer_restarts(void)
 {
-	static const char *const script[] = {
-		"-", "-", "-", "-", "-", "-", "200 " OK_BODY, NULL};
-	struct world w;
+	static const char *const script[] = {"-", "-", "-",	      "-",
+					     "-", "-", "200 " FAR_OK, NULL};
+	struct far w;
 
-	begin(&w, "", "max_retries: 20");
+	far_begin(&w, "", "max_retries: 20");
 	w.script = script;
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
-	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
+	CU_ASSERT(far_hears(&w, "\"answer\": 42", "success"));
 	CU_ASSERT_EQUAL(w.requests, 7);
 	CU_ASSERT(w.handshakes > 2); /* a peer that was away is asked again */
-	end(&w);
+	far_end(&w);
 }
 
 /* ---- how it is ------------------------------------------------------------------------------ */
-
-static bool is_now(struct world *w, const char *state)
-{
-	char name[80];
-
-	snprintf(name, sizeof(name),
-		 "avp_remote_agent_state{agent=\"far\",state=\"%s\"}", state);
-	return gateway_metric(w->port, name) == 1;
-}
-
-/* answers: the peer is there, and serves. */
-static bool becomes(struct world *w, const char *state, bool answers)
-{
-	double until = now_s() + PATIENCE_S;
-
-	while (!is_now(w, state)) {
-		if (now_s() > until)
-			return false;
-		if (answers)
-			web_turn(w->web);
-		ahp_agent_run(w->planner, 500000);
-	}
-	return true;
-}
 
 /* Of a server that knows no HEARTBEAT its answers tell, to GET /health too. */
 static void health(bool knows_agents)
 {
 	static const char *const no[] = {"400 {\"success\":false}", NULL};
-	struct world w;
+	struct far w;
 
-	sections = "ahp: {heartbeat_interval: 100ms}\n";
-	begin(&w, "",
-	      knows_agents ? "max_retries: 0, path: agent" : "max_retries: 0");
-	sections = "";
+	far_begin_with(
+		&w, &(struct far_options){
+			    .model_hash = "",
+			    .more = knows_agents ? "max_retries: 0, path: agent"
+						 : "max_retries: 0",
+			    .sections = "ahp: {heartbeat_interval: "
+					"100ms}\n"});
 	w.knows_agents = knows_agents;
 	w.script = no;
-	CU_ASSERT(becomes(&w, "alive", true));
-	for (double until = now_s() + PATIENCE_S;
-	     w.healths < 3 && now_s() < until;)
-		turn(&w);
+	CU_ASSERT(far_becomes(&w, "alive", true));
+	for (double until = far_now_s() + FAR_PATIENCE_S;
+	     w.healths < 3 && far_now_s() < until;)
+		far_turn(&w);
 	CU_ASSERT(w.healths >= 3);
-	CU_ASSERT(becomes(&w, "dead", false));
-	CU_ASSERT(becomes(&w, "alive", true));
+	CU_ASSERT(far_becomes(&w, "dead", false));
+	CU_ASSERT(far_becomes(&w, "alive", true));
 	CU_ASSERT_EQUAL(w.requests != 0, knows_agents);
-	end(&w);
+	far_end(&w);
 }
 
 static void heartbeats_by_health(void)
@@ -870,13 +544,13 @@ static void note_received(void *arg, const struct ahp_observation *seen)
 }
 
 /* Messages that the gateway has taken from the planner, once some are known. */
-static uint64_t taken(struct world *w)
+static uint64_t taken(struct far *w)
 {
-	double until = now_s() + PATIENCE_S;
+	double until = far_now_s() + FAR_PATIENCE_S;
 	uint64_t received = 0;
 
-	while (received < 4 && now_s() < until) {
-		turn(w);
+	while (received < 4 && far_now_s() < until) {
+		far_turn(w);
 		ahp_observe(NULL, NULL, note_received, &received, NULL);
 	}
 	return received;
@@ -885,20 +559,20 @@ static uint64_t taken(struct world *w)
 static void queue_full(void)
 {
 	static const char *const silence[] = {"", NULL};
-	struct world w;
+	struct far w;
 	int code, sent = 0;
 
-	begin(&w, "", "max_retries: 0, in_flight: 4, request_time: 20s");
+	far_begin(&w, "", "max_retries: 0, in_flight: 4, request_time: 20s");
 	w.script = silence;
 	do {
-		code = send_text(&w, "{}");
+		code = far_text(&w, "{}");
 		sent += !code;
-		turn(&w);
+		far_turn(&w);
 	} while (!code && sent < 5000);
 	CU_ASSERT_EQUAL(code, AVP_QUEUE_FULL);
 	CU_ASSERT_EQUAL(taken(&w), 4);
 	CU_ASSERT_EQUAL(sent, 1024); /* the window: none was accepted */
-	end(&w);
+	far_end(&w);
 }
 
 /* ---- fallback ----------------------------------------------------------------------------------- */
@@ -908,24 +582,24 @@ static void fallback(void)
 	static const char *const script[] = {
 		"200 {\"success\":false,\"fallback\":{\"session_id\":\"s-1\","
 		"\"reason\":\"drift\",\"perplexity_score\":12.5}}",
-		"200 " OK_BODY, NULL};
+		"200 " FAR_OK, NULL};
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0");
+	far_begin(&w, "cafe", "max_retries: 0");
 	w.script = script;
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
-	CU_ASSERT(hears(&w, "asks for JSON", "drift"));
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
+	CU_ASSERT(far_hears(&w, "asks for JSON", "drift"));
 	/* From now on it is told without being asked. */
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
-	CU_ASSERT(hears(&w, "takes text only", "drift"));
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
+	CU_ASSERT(far_hears(&w, "takes text only", "drift"));
 	CU_ASSERT_EQUAL(w.requests, 1);
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
-	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
-	end(&w);
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
+	CU_ASSERT(far_hears(&w, "\"answer\": 42", "success"));
+	far_end(&w);
 }
 
 /* The peer asks by a request of its own. */
@@ -938,26 +612,26 @@ static void fallback_request(void)
 	static const char type[] = "Content-Type: application/json\r\n";
 	static struct answer a;
 	struct avp_metadata m = {.model_id = avp_str_of("m")};
-	struct world w;
+	struct far w;
 
-	begin(&w, "cafe", "max_retries: 0");
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
-	CU_ASSERT(hears(&w, "\"answer\": 42", "success"));
+	far_begin(&w, "cafe", "max_retries: 0");
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
+	CU_ASSERT(far_hears(&w, "\"answer\": 42", "success"));
 	CU_ASSERT_EQUAL(client_asks(w.port, "POST", "/avp/v2/text", type, other,
 				    sizeof(other) - 1, &a),
 			404);
 	CU_ASSERT_EQUAL(client_asks(w.port, "POST", "/avp/v2/text", type, asked,
 				    sizeof(asked) - 1, &a),
 			200);
-	CU_ASSERT(hears(&w, "\"mode\": \"JSON\"", "drift"));
-	CU_ASSERT_EQUAL(send_frame(&w, &m, "12345678", 8), 0);
-	CU_ASSERT_EQUAL(outcome(&w), AVP_REJECTED);
-	CU_ASSERT(hears(&w, "takes text only", "drift"));
-	CU_ASSERT_EQUAL(send_text(&w, "{}"), 0);
-	CU_ASSERT_EQUAL(outcome(&w), 0);
+	CU_ASSERT(far_hears(&w, "\"mode\": \"JSON\"", "drift"));
+	CU_ASSERT_EQUAL(far_frame(&w, &m, "12345678", 8), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), AVP_REJECTED);
+	CU_ASSERT(far_hears(&w, "takes text only", "drift"));
+	CU_ASSERT_EQUAL(far_text(&w, "{}"), 0);
+	CU_ASSERT_EQUAL(far_outcome(&w), 0);
 	CU_ASSERT_STRING_EQUAL(w.path, "/avp/v2/text");
-	end(&w);
+	far_end(&w);
 }
 
 int main(int argc, char **argv)
@@ -986,8 +660,6 @@ int main(int argc, char **argv)
 					    {0}};
 
 	(void)argc;
-	test_program(program, argv[0], "avp-gateway");
-	signal(SIGPIPE, SIG_IGN);
-	agents_begin();
+	far_setup(argv[0]);
 	return test_main("gateway_out", tests);
 }
