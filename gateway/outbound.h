@@ -59,6 +59,8 @@ struct out_request {
 	struct avp_buf body;	/* with a NUL behind it */
 	char type[64], outcome[16], version[16], location[128];
 	bool too_large; /* more than the configuration allows */
+	bool kept;	/* it counts on a connection that there is */
+	bool again;	/* on a new one, because the old one was closed */
 
 	void (*done)(struct out_request *request); /* then it is freed */
 	void *arg;

@@ -430,6 +430,7 @@ static void set_version(struct out_request *r)
 
 	if (version != CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE)
 		return;
+	r->kept = !first;
 	curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, (long)first);
 	curl_easy_setopt(r->easy, CURLOPT_HTTP_VERSION,
 			 first ? version : CURL_HTTP_VERSION_2_0);
@@ -507,6 +508,46 @@ const char *out_request_error(const struct out_request *r)
 
 /* ---- ends ----------------------------------------------------------------------------- */
 
+/*
+ * A connection that was kept, and that its peer has closed meanwhile: libcurl sees
+ * that before it uses one of HTTP/1.1 again. One of HTTP/2 it uses, and, where it
+ * does see it, makes a new one that does not begin by prior knowledge. A request
+ * that had no answer may be repeated: its message's id is the same.
+ */
+static bool was_stale(const struct out_request *r)
+{
+	long made = 1;
+
+	curl_easy_getinfo(r->easy, CURLINFO_NUM_CONNECTS, &made);
+	if (r->again || r->status || r->too_large || (made && !r->kept))
+		return false;
+	switch ((int)r->code) {
+	case CURLE_PARTIAL_FILE:
+	case CURLE_HTTP2:
+	case CURLE_SEND_ERROR:
+	case CURLE_RECV_ERROR:
+	case CURLE_GOT_NOTHING:
+	case CURLE_WEIRD_SERVER_REPLY:
+	case CURLE_UNSUPPORTED_PROTOCOL: return true;
+	default: return false;
+	}
+}
+
+/* Once more, at once, by a new connection. */
+static bool start_again(struct out_request *r)
+{
+	struct out_peer *peer = r->peer;
+
+	r->again = true;
+	r->read_off = 0;
+	r->error[0] = 0;
+	peer->http2 = false;
+	set_version(r);
+	curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, 1L);
+	curl_multi_remove_handle(peer->multi, r->easy);
+	return !curl_multi_add_handle(peer->multi, r->easy);
+}
+
 static void finish(struct out_request *r, CURLcode code)
 {
 	struct out_peer *peer = r->peer;
@@ -515,6 +556,8 @@ static void finish(struct out_request *r, CURLcode code)
 
 	r->code = code;
 	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &r->status);
+	if (was_stale(r) && start_again(r))
+		return;
 	curl_easy_getinfo(r->easy, CURLINFO_RETRY_AFTER, &after_s);
 	curl_easy_getinfo(r->easy, CURLINFO_HTTP_VERSION, &version);
 	if (after_s > 0)
@@ -522,6 +565,8 @@ static void finish(struct out_request *r, CURLcode code)
 			(after_s < 86400 ? after_s : 86400) * 1000 * MS;
 	if (version)
 		peer->http2 = version == CURL_HTTP_VERSION_2_0;
+	if (r->again)
+		curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, 0L);
 	curl_multi_remove_handle(peer->multi, r->easy);
 	unlist(r);
 	gw_histogram_add(&peer->gw->metrics.out_request,

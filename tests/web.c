@@ -25,6 +25,7 @@ struct web {
 	unsigned port;
 	web_answer *answer;
 	void *arg;
+	bool resets;
 	struct conn conn[CONNS];
 	char out[WEB_ANSWER_BYTES];
 };
@@ -66,6 +67,11 @@ static void conn_close(struct conn *c)
 	close(c->fd);
 	free(c->in);
 	*c = (struct conn){0};
+}
+
+void web_resets(struct web *web, bool resets)
+{
+	web->resets = resets;
 }
 
 void web_hang_up(struct web *web)
@@ -149,6 +155,10 @@ static void serve(struct web *web, struct conn *c)
 		if (n)
 			say(c->fd, web->out, (size_t)(n > 0 ? n : -n - 1));
 		if (n < 0) {
+			if (web->resets)
+				setsockopt(c->fd, SOL_SOCKET, SO_LINGER,
+					   &(struct linger){1, 0},
+					   sizeof(struct linger));
 			conn_close(c);
 			return;
 		}

@@ -28,7 +28,7 @@ struct web_request {
 typedef int web_answer(void *arg, const struct web_request *request, char *to,
 		       size_t cap);
 
-#define WEB_ANSWER_BYTES 65536
+#define WEB_ANSWER_BYTES (512 << 10)
 
 /* On a port of 127.0.0.1 that is free; does not return without one. */
 struct web *web_open(web_answer *answer, void *arg);
@@ -38,6 +38,8 @@ void web_turn(struct web *web);
 /* Hangs up on everybody; new ones may come. */
 void web_hang_up(struct web *web);
 void web_close(struct web *web);
+/* From now on it hangs up with a reset, or not. */
+void web_resets(struct web *web, bool resets);
 
 /* A field's value, in static memory; "" when there is none. */
 const char *web_field(const struct web_request *request, const char *name);
