@@ -27,6 +27,10 @@ static const struct config_rule a_name = {
 	avp__config_is_name,
 	"an agent's id: 1-64 of [A-Za-z0-9._-], no leading "
 	"dot"};
+static const struct config_rule a_remote = {
+	avp__config_is_name,
+	"a remote agent's id: 1-64 of [A-Za-z0-9._-], no leading dot; \"*\" is "
+	"none, local agents find each by its own name"};
 static const struct config_rule a_path = {gw__conf_is_path,
 					  "a path that begins with /"};
 static const struct config_rule an_address = {
@@ -138,7 +142,7 @@ static const struct config_nested peer_tls = {peer_tls_keys, 0, NULL};
 
 static const struct config_key peer_keys[] = {
 	TEXT(gw_conf_peer, url, a_url),
-	TEXTS(gw_conf_peer, agents, a_name, GW_MAX_AGENTS),
+	TEXTS(gw_conf_peer, agents, a_remote, GW_MAX_AGENTS),
 	{"tls", CONFIG_MAP, 0, ROW(gw_conf_peer, tls), 0, 0, &peer_tls,
 	 ROW(gw_conf_peer, tls.given)},
 	TEXT(gw_conf_peer, token_file, a_path),

@@ -164,6 +164,8 @@ static const struct {
 	 ":1:25:", "no more"},
 	{"gateway: {peers: [{url: http://x}]}", ":1:19:", "without agents"},
 	{"gateway: {peers: [{agents: [a]}]}", ":1:19:", "without url"},
+	{"gateway: {peers: [{url: http://x, agents: [\"*\"]}]}",
+	 ":1:44:", "find each by its own name"},
 	{"gateway: {peers: [{url: http://x, agents: [a, b, a]}]}",
 	 ":1:50:", "comes twice"},
 	{"gateway: {peers: [{url: http://x, agents: [a]}, "
