@@ -662,6 +662,19 @@ static void end_request(struct world *w, struct ahp_receipt *receipt,
 	end(w);
 }
 
+/* Nobody ends it, for longer than the gateway takes to look at who leaves. */
+static bool stays_open(struct world *w, const struct ahp_receipt *receipt)
+{
+	double until = now_s() + 0.1;
+
+	while (now_s() < until) {
+		if (ahp_status(w->planner, receipt) != AVP_AGAIN)
+			return false;
+		turn(w);
+	}
+	return true;
+}
+
 /* Also when its peer is not in the configuration any more. */
 static void reload_meanwhile(void)
 {
@@ -675,6 +688,7 @@ static void reload_meanwhile(void)
 	kill(w.there, SIGHUP);
 	CU_ASSERT(waits_for(&w, "here", "reloaded "));
 	CU_ASSERT(waits_for(&w, "there", "reloaded "));
+	CU_ASSERT(stays_open(&w, &receipt));
 	end_request(&w, &receipt, &m);
 }
 
