@@ -31,8 +31,9 @@ enum {
 		2048, /* of a request's path and query: ours are short */
 	HTTP_FIELDS_MAX = 100,	  /* header fields; the SDK sends 10 */
 	HTTP_READ_BYTES = 262144, /* read at once, into memory that all share */
-	HTTP_TURN_BYTES =
-		1 << 20, /* of one connection before the next one's turn */
+	/* of one connection before the next one's turn, and before it is told
+	 * of its windows: a quarter of what it may send of a stream */
+	HTTP_TURN_BYTES = 262144,
 	HTTP_OUT_BYTES = 262144, /* kept to be written: more when it is gone */
 	HTTP_COPY_BYTES = 16384, /* bodies of answers up to here are copied */
 };

@@ -243,7 +243,8 @@ void http_body(struct http_request *r, const void *bytes, size_t n)
 			return;
 		if (room > n)
 			room = n;
-		memcpy(at, from, room);
+		if (at != from) /* it was not read to its place */
+			memmove(at, from, room);
 		serve_placed(r, room);
 		from += room;
 		n -= room;

@@ -451,3 +451,34 @@ size_t frame_make(void *to, const char *target, size_t n, uint32_t seed)
 	free(payload);
 	return len;
 }
+
+/* ---- frames of HTTP/2 ---------------------------------------------------------- */
+
+size_t h2_put(uint8_t *to, uint8_t type, uint8_t flags, uint32_t stream,
+	      const void *payload, size_t n)
+{
+	const uint8_t head[] = {(uint8_t)(n >> 16),
+				(uint8_t)(n >> 8),
+				(uint8_t)n,
+				type,
+				flags,
+				(uint8_t)(stream >> 24),
+				(uint8_t)(stream >> 16),
+				(uint8_t)(stream >> 8),
+				(uint8_t)stream};
+
+	memcpy(to, head, sizeof(head));
+	if (n)
+		memcpy(to + sizeof(head), payload, n);
+	return sizeof(head) + n;
+}
+
+int h2_open(unsigned port)
+{
+	int fd = client_open(port);
+	uint8_t settings[16];
+
+	client_says(fd, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+	client_say(fd, settings, h2_put(settings, H2_SETTINGS, 0, 0, NULL, 0));
+	return fd;
+}

@@ -83,4 +83,25 @@ bool gateway_lends_nothing(const struct gateway_run *g);
 /* A frame: model "m", a payload of the pattern of seed. Room for n + 64. */
 size_t frame_make(void *to, const char *target, size_t n, uint32_t seed);
 
+/* ---- frames of HTTP/2 -------------------------------------------------------- */
+
+enum {
+	H2_DATA,
+	H2_HEADERS,
+	H2_PRIORITY,
+	H2_RESET,
+	H2_SETTINGS,
+	H2_PUSH,
+	H2_PING,
+	H2_GOAWAY,
+	H2_WINDOW,
+	H2_CONTINUATION
+};
+
+/* Writes one to where there is room for 9 bytes more than its payload. */
+size_t h2_put(uint8_t *to, uint8_t type, uint8_t flags, uint32_t stream,
+	      const void *payload, size_t n);
+/* A connection that has said its preface and empty settings. */
+int h2_open(unsigned port);
+
 #endif
