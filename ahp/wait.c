@@ -11,7 +11,7 @@
 
 #define SPINS_PER_CLOCK 32	    /* a look at the clock costs 25 ns */
 #define SPINS_PER_TURN	1024	    /* a look at the sockets costs 250 */
-#define AWAY_NS		4000	    /* between two looks: others have run */
+#define AWAY_NS		8000	    /* between two looks: others have run */
 #define WAKE_NS		25000	    /* from a bell until its sleeper runs */
 #define SPIN_MIN_NS	20000	    /* while messages come that soon */
 #define SPIN_LEAST_NS	1000	    /* less is none */
