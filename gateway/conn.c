@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "gateway/conn.h"
@@ -106,16 +107,14 @@ void http_close(struct http_conn *c)
 /* ---- reading ------------------------------------------------------------------ */
 
 /* Bytes; 0: the end; AVP_AGAIN; AVP_CLOSED. */
-static long read_some(struct http_conn *c, const struct iovec *to, unsigned n)
+static long read_some(struct http_conn *c, void *to, size_t n)
 {
 	long got;
 
 	if (c->tls)
-		got = http_tls_read(c, to->iov_base, to->iov_len);
-	else if (n == 1)
-		got = recv(c->watch.fd, to->iov_base, to->iov_len, 0);
+		got = http_tls_read(c, to, n);
 	else
-		got = readv(c->watch.fd, to, (int)n);
+		got = recv(c->watch.fd, to, n, 0);
 	if (got > 0)
 		c->server->gw->metrics.bytes_received += (uint64_t)got;
 	if (got >= 0 || c->tls)
@@ -229,61 +228,23 @@ static void note_end(struct http_conn *c, long got, size_t asked)
 	c->readable = c->tls || (got > 0 && (size_t)got == asked);
 }
 
-/* Where the next bytes are read to; what they are together. */
-static size_t pieces(struct http_conn *c, struct iovec *piece, unsigned *count)
-{
-	size_t room = 0;
-
-	*count = 0;
-	if (c->protocol && !c->in.len && !c->lingering)
-		*count = c->protocol->place(c, piece);
-	for (unsigned i = 0; i < *count; i++)
-		room += piece[i].iov_len;
-	if (room >= 4096) /* else it is not worth a call of its own */
-		return room;
-	*count = 0;
-	piece->iov_base = c->server->read_buffer;
-	return piece->iov_len = HTTP_READ_BYTES;
-}
-
-/* Of `got` bytes the pieces behind the first `taken`, put together. */
-static size_t gather(uint8_t *to, const struct iovec *piece, size_t taken,
-		     size_t got)
-{
-	size_t n = 0, off = 0;
-
-	for (; off < got; off += piece++->iov_len) {
-		size_t have = piece->iov_len;
-
-		if (off < taken)
-			continue;
-		if (have > got - off)
-			have = got - off;
-		memcpy(to + n, piece->iov_base, have);
-		n += have;
-	}
-	return n;
-}
-
-static void take(struct http_conn *c, const struct iovec *piece, size_t got)
-{
-	uint8_t *buffer = c->server->read_buffer;
-	long taken = c->protocol->placed(c, piece, got);
-
-	if (taken < 0)
-		c->ending = true;
-	else if ((size_t)taken < got)
-		feed(c, buffer, gather(buffer, piece, (size_t)taken, got));
-}
-
 /* Reads once; false when there is nothing more, or nothing more is wanted. */
 static bool read_once(struct http_conn *c, size_t *budget)
 {
-	struct iovec piece[HTTP_PIECES];
-	unsigned count;
-	size_t room = pieces(c, piece, &count);
-	long got = read_some(c, piece, count ? count : 1);
+	struct http_server *s = c->server;
+	void *at = NULL;
+	size_t room = 0;
+	long got;
 
+	if (c->protocol && !c->in.len && !c->lingering)
+		room = c->protocol->place(c, &at);
+	if (room < 4096) { /* not worth a call of its own */
+		at = s->read_buffer;
+		room = HTTP_READ_BYTES;
+	}
+	if (room > *budget)
+		room = *budget;
+	got = read_some(c, at, room);
 	note_end(c, got, room);
 	if (got == AVP_AGAIN)
 		return false;
@@ -295,11 +256,11 @@ static bool read_once(struct http_conn *c, size_t *budget)
 		end_of_input(c);
 		return false;
 	}
-	*budget -= (size_t)got < *budget ? (size_t)got : *budget;
-	if (count)
-		take(c, piece, (size_t)got);
-	else
-		feed(c, piece->iov_base, (size_t)got);
+	*budget -= (size_t)got;
+	if (at == s->read_buffer)
+		feed(c, at, (size_t)got);
+	else if (!c->protocol->placed(c, (size_t)got))
+		c->ending = true;
 	return !c->broken;
 }
 

@@ -7,7 +7,6 @@
 #define AVP_GATEWAY_CONN_H
 
 #include <netinet/in.h>
-#include <sys/uio.h>
 
 #include "gateway/http.h"
 
@@ -60,8 +59,6 @@ struct http_server {
 	uint8_t *read_buffer; /* [HTTP_READ_BYTES], of whoever reads now */
 };
 
-#define HTTP_PIECES 31 /* that are read at once */
-
 /* How a connection speaks. Each takes what it can of its input. */
 struct http_protocol {
 	const char *name; /* "1.1", "2" */
@@ -70,15 +67,9 @@ struct http_protocol {
 	long (*input)(struct http_conn *c, const uint8_t *bytes, size_t n);
 	/* No more will come. False: nothing remains to be said. */
 	bool (*end_of_input)(struct http_conn *c);
-	/*
-	 * Where what comes next may be read to, body bytes to their place: how
-	 * many pieces there are, 0 for none. Of what was read there placed()
-	 * takes what came as it was foreseen, and says how much that is; the
-	 * rest is shown to input(). A negative number as there.
-	 */
-	unsigned (*place)(struct http_conn *c, struct iovec *piece);
-	long (*placed)(struct http_conn *c, const struct iovec *piece,
-		       size_t n);
+	/* Room for body bytes that may be read to their place; 0: none. */
+	size_t (*place)(struct http_conn *c, void **at);
+	bool (*placed)(struct http_conn *c, size_t n);
 	/* Adds to c->out what is to be said, until there is enough. */
 	void (*output)(struct http_conn *c);
 	void (*answer)(struct http_request *r, const struct http_reply *reply);

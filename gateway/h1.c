@@ -373,7 +373,7 @@ static bool end_of_input(struct http_conn *c)
 	return h->r;
 }
 
-static unsigned place(struct http_conn *c, struct iovec *piece)
+static size_t place(struct http_conn *c, void **at)
 {
 	struct h1 *h = c->state;
 	size_t room;
@@ -381,20 +381,18 @@ static unsigned place(struct http_conn *c, struct iovec *piece)
 	if (!h || (h->state != IN_LENGTH && h->state != IN_CHUNK) ||
 	    h->r->answered)
 		return 0;
-	room = serve_place(h->r, &piece->iov_base);
-	piece->iov_len = room < h->left ? room : (size_t)h->left;
-	return room > 0;
+	room = serve_place(h->r, at);
+	return room < h->left ? room : (size_t)h->left;
 }
 
-static long placed(struct http_conn *c, const struct iovec *piece, size_t n)
+static bool placed(struct http_conn *c, size_t n)
 {
 	struct h1 *h = c->state;
 
-	(void)piece;
 	h->r->received += n;
 	serve_placed(h->r, n);
 	advance(c, n);
-	return (long)n;
+	return true;
 }
 
 static void output(struct http_conn *c)

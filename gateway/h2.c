@@ -10,7 +10,6 @@
  * with every request that was answered, and who has none left is told
  * ENHANCE_YOUR_CALM.
  */
-#include <assert.h>
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,11 +24,6 @@
 #define NOTICE_NS	100000000ll /* for the first GOAWAY to arrive */
 #define PAIRS_MAX	16
 
-#define FRAME_BYTES  16384 /* at most: we announce no other limit */
-#define HEAD_BYTES   9	   /* in front of each */
-#define PLACED_LEAST 8192  /* a frame's, in a row */
-#define PLACED_ROOM  65536 /* for what is to come of a body */
-
 struct h2 {
 	nghttp2_session *session;
 	struct http_conn *conn;
@@ -39,17 +33,8 @@ struct h2 {
 	bool failed; /* it understands no more */
 	bool over;   /* and has said all */
 	int32_t credit;
-	int64_t credit_ns;     /* when it was that */
-	nghttp2_frame_hd last; /* frame that has begun */
-	unsigned row;	       /* of frames like it */
-	size_t left;	       /* of it, if it is DATA */
-	/* Headers that were read in between pieces of a body. */
-	uint8_t head[HTTP_PIECES / 2][HEAD_BYTES];
+	int64_t credit_ns; /* when it was that */
 };
-
-static_assert(HTTP_PIECES / 2 * (HEAD_BYTES + FRAME_BYTES) <= HTTP_READ_BYTES,
-	      "what was not foreseen is put together there");
-static_assert(FRAME_BYTES <= PLACED_ROOM, "a frame's rest has room");
 
 /* ---- credit ------------------------------------------------------------------------ */
 
@@ -73,21 +58,12 @@ static void spend(struct h2 *h, int32_t cost)
 					  NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-static bool is_like(const nghttp2_frame_hd *a, const nghttp2_frame_hd *b)
-{
-	return a->length == b->length && a->type == b->type &&
-	       a->flags == b->flags && a->stream_id == b->stream_id;
-}
-
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd,
 			  void *arg)
 {
 	struct h2 *h = arg;
 
 	(void)session;
-	h->row = is_like(hd, &h->last) ? h->row + 1 : 0;
-	h->last = *hd;
-	h->left = hd->type == NGHTTP2_DATA ? hd->length : 0;
 	if (hd->type == NGHTTP2_RST_STREAM)
 		spend(h, COST_RESET);
 	else if (hd->type != NGHTTP2_HEADERS &&
@@ -250,10 +226,8 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream,
 		   const uint8_t *data, size_t n, void *arg)
 {
 	struct http_request *r = request_of(arg, stream);
-	struct h2 *h = arg;
 
 	(void)session, (void)flags;
-	h->left -= n < h->left ? n : h->left;
 	if (r)
 		http_body(r, data, n);
 	return 0;
@@ -563,78 +537,10 @@ static void drain(struct http_conn *c)
 		     gw_clock_ns() + NOTICE_NS);
 }
 
-/* ---- bodies that are read to their place -------------------------------------------------- */
-
-/* In a row of DATA frames of one size, which is how libraries send large bodies? */
-static bool in_row(const struct h2 *h)
+static size_t place(struct http_conn *c, void **at)
 {
-	return h->row && h->last.type == NGHTTP2_DATA && !h->last.flags &&
-	       h->last.length >= PLACED_LEAST && h->last.length <= FRAME_BYTES;
-}
-
-/*
- * What is left of the frame goes where the body lies, and more of the body, as it
- * is foreseen, behind it, the headers in between apart. A wrong guess costs a copy
- * of what was read. Not of TLS, which has to copy anyway.
- */
-static unsigned place(struct http_conn *c, struct iovec *piece)
-{
-	struct h2 *h = c->state;
-	struct http_request *r = NULL;
-	size_t room = 0, used;
-	unsigned n = 1;
-	void *at;
-
-	if (h && !c->tls && in_row(h))
-		r = request_of(h, h->last.stream_id);
-	if (r && r->begun && !r->answered)
-		room = serve_place(r, &at);
-	if (room < PLACED_ROOM)
-		return 0;
-	used = h->left;
-	piece[0] = (struct iovec){at, used};
-	while (n < HTTP_PIECES && room - used >= h->last.length) {
-		piece[n] = (struct iovec){h->head[n / 2], HEAD_BYTES};
-		piece[n + 1] =
-			(struct iovec){(uint8_t *)at + used, h->last.length};
-		used += h->last.length;
-		n += 2;
-	}
-	return n;
-}
-
-static bool is_foreseen(const struct h2 *h, const uint8_t head[HEAD_BYTES])
-{
-	const nghttp2_frame_hd next = {
-		.length = (size_t)head[0] << 16 | head[1] << 8 | head[2],
-		.type = head[3],
-		.flags = head[4],
-		.stream_id = (int32_t)((uint32_t)head[5] << 24 |
-				       (uint32_t)head[6] << 16 | head[7] << 8 |
-				       head[8]),
-	};
-
-	return is_like(&next, &h->last);
-}
-
-static long placed(struct http_conn *c, const struct iovec *piece, size_t got)
-{
-	struct h2 *h = c->state;
-	size_t taken = 0;
-
-	for (unsigned i = 0; taken < got; i++) {
-		size_t n = piece[i].iov_len;
-
-		if (n > got - taken)
-			n = got - taken;
-		if (i % 2 &&
-		    (n < HEAD_BYTES || !is_foreseen(h, piece[i].iov_base)))
-			break;
-		if (input(c, piece[i].iov_base, n) < 0)
-			return -1;
-		taken += n;
-	}
-	return (long)taken;
+	(void)c, (void)at;
+	return 0; /* frames come in between */
 }
 
 static void close_h2(struct http_conn *c)
@@ -654,7 +560,6 @@ const struct http_protocol http_2 = {
 	.input = input,
 	.end_of_input = end_of_input,
 	.place = place,
-	.placed = placed,
 	.output = output,
 	.answer = answer,
 	.drain = drain,

@@ -243,8 +243,7 @@ void http_body(struct http_request *r, const void *bytes, size_t n)
 			return;
 		if (room > n)
 			room = n;
-		if (at != from) /* it was not read to its place */
-			memmove(at, from, room);
+		memcpy(at, from, room);
 		serve_placed(r, room);
 		from += room;
 		n -= room;

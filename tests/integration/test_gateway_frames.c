@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Large bodies over HTTP/2, which are read to where they lie: however they are cut
- * into frames, and whatever comes in between, the agent reads what was sent.
+ * Large bodies over HTTP/2: however they are cut into frames, and whatever comes in
+ * between, the agent reads what was sent.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +46,6 @@ static const struct way ways[] = {
 	{"in small frames", 1, {9000, 9000, 9000}, 1, 0, NO_FRAME, 0, 0},
 	{"in tiny frames", 1, {700, 700, 700}, 1, 0, NO_FRAME, 0, 0},
 	{"of two sizes", 1, {16384, 16384, 16000}, 1, 0, NO_FRAME, 0, 0},
-	/* What is read at once may begin with two that are alike. */
 	{"that grow",
 	 1,
 	 {9000, 9000, 16384},
