@@ -34,8 +34,7 @@ static int hex_value(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Bytes of %XX, in place. False: they are none. */
-static bool unescape(char *text, size_t *len)
+bool fields_unescape(char *text, size_t *len)
 {
 	size_t n = 0;
 
@@ -71,7 +70,7 @@ static bool take_id_field(struct exchange *x, struct avp_str *id,
 	if (value.len)
 		memcpy(room, value.data, value.len);
 	value.data = room;
-	if (!unescape(room, &value.len))
+	if (!fields_unescape(room, &value.len))
 		return refuse(x, "AHP-Encoding is percent, and a task or "
 				 "session id has a % without two hex digits");
 	return keep_id(x, id, value);

@@ -391,7 +391,8 @@ int gw_inbound_open(struct gateway *gw, struct avp_reason *why)
 	in->server.gw = gw;
 	deliver_open(in);
 	in->server.read_buffer = malloc(HTTP_READ_BYTES);
-	if (in->server.read_buffer)
+	in->zstd = avp_zstd_new();
+	if (in->server.read_buffer && in->zstd)
 		error = ahp_sessions_new(&in->sessions, AHP_SESSION_TTL);
 	if (error)
 		avp__fail(why, AVP_NO_MEMORY, "no memory for inbound");
@@ -422,6 +423,7 @@ void gw_inbound_close(struct gateway *gw)
 	close_others(in);
 	deliver_close(in);
 	ahp_sessions_free(in->sessions);
+	avp_zstd_free(in->zstd);
 	free(in->server.read_buffer);
 	free(in);
 	gw->in = NULL;

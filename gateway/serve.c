@@ -177,22 +177,34 @@ static bool take_agent(struct exchange *x, struct avp_str *path)
 	return true;
 }
 
-/* "/health/" is not "/health", but the way to it. */
-static bool redirects(struct exchange *x, struct avp_str path)
+static struct avp_str without_slashes(struct avp_str path)
 {
-	struct avp_str host = http_get(x->r, HTTP_HOST), full = http_path(x->r);
+	while (path.len && path.data[path.len - 1] == '/')
+		path.len--;
+	return path;
+}
+
+/*
+ * "/health/" is not "/health", but the way to it. path is what is left of full
+ * behind an agent's prefix.
+ */
+static bool redirects(struct exchange *x, struct avp_str full,
+		      struct avp_str path)
+{
+	struct avp_str host = http_get(x->r, HTTP_HOST);
 	struct avp_str query = http_query(x->r);
 	char where[HTTP_TARGET_MAX + 512];
 	struct http_pair location = {"location", {where, 0}};
 
-	if (path.len < 2 || path.data[path.len - 1] != '/')
+	if (!path.len || path.data[path.len - 1] != '/' || host.len > 256 ||
+	    !route_of(without_slashes(path), *x->url_agent))
 		return false;
-	path.len--;
-	if (!route_of(path, *x->url_agent) || host.len > 256)
-		return false;
+	full = without_slashes(full);
+	if (query.len < 2)
+		query.len = 0; /* a question mark alone */
 	snprintf(where, sizeof(where), "%s://%.*s%.*s%.*s",
 		 x->r->conn->tls ? "https" : "http", (int)host.len,
-		 host.data ? host.data : "", (int)full.len - 1, full.data,
+		 host.data ? host.data : "", (int)full.len, full.data,
 		 (int)query.len, query.data ? query.data : "");
 	location.value.len = strlen(where);
 	http_answer(x->r, &(struct http_reply){.status = 307,
@@ -203,15 +215,22 @@ static bool redirects(struct exchange *x, struct avp_str path)
 
 static const struct route *find_route(struct exchange *x)
 {
-	struct avp_str path = http_path(x->r);
+	struct avp_str full = http_path(x->r), path;
 	const struct route *route = NULL;
-	bool good = take_agent(x, &path);
 	struct http_pair allow = {"allow", {0}};
+	char room[HTTP_TARGET_MAX];
+	bool good;
 
+	if (full.len)
+		memcpy(room, full.data, full.len);
+	full.data = room;
+	good = fields_unescape(room, &full.len);
+	path = full;
+	good = good && take_agent(x, &path);
 	if (good)
 		route = route_of(path, *x->url_agent);
 	if (!route) {
-		if (!good || !redirects(x, path))
+		if (!good || !redirects(x, full, path))
 			answer_detail(x, 404, "{\"detail\":\"Not Found\"}",
 				      NULL);
 		return NULL;

@@ -98,6 +98,8 @@ struct avp_str serve_either(const struct exchange *x, enum http_field field,
 bool fields_read(struct exchange *x);
 /* From a text message's extra.ahp, which outranks the header; may be NULL. */
 bool fields_read_json(struct exchange *x, const struct avp_json *ahp);
+/* Bytes of %XX, in place. False: one is not of two hex digits. */
+bool fields_unescape(char *text, size_t *len);
 /* Into a message; session is AVP's, used when AHP's is not given. */
 void fields_fill(struct exchange *x, struct ahp_outgoing *m,
 		 struct avp_str session);
@@ -167,6 +169,7 @@ struct gw_inbound {
 	struct http_listener *listeners; /* that are open */
 	struct rates rates;
 	struct ahp_sessions *sessions;
+	struct avp_zstd *zstd;
 	struct exchange *linking, **linking_end; /* in order */
 	struct gw_timer link_timer, watch_timer;
 	struct exchange *by_receipt[RECEIPT_BUCKETS];

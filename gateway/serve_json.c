@@ -7,6 +7,7 @@
  * payload itself; else the payload is the whole text message as its sender wrote
  * it.
  */
+#include <math.h>
 #include <string.h>
 
 #include "gateway/serve.h"
@@ -117,9 +118,11 @@ static bool take_text(struct exchange *x, struct avp_text_message *t)
 
 	if (avp_json_type_of(ahp) != AVP_JSON_OBJECT)
 		ahp = NULL;
-	if (has_lone_surrogate(t->content)) {
+	if (has_lone_surrogate(t->content) ||
+	    has_lone_surrogate(t->source_agent_id)) {
 		serve_failf(x, 400, AVP_INVALID_MESSAGE,
-			    "content holds half of a surrogate pair");
+			    "content or source_agent_id holds half of a "
+			    "surrogate pair");
 		return false;
 	}
 	if (ahp &&
@@ -218,14 +221,57 @@ void text_send(struct exchange *x)
 
 /* ---- handshake ------------------------------------------------------------------------ */
 
+/* NaN, an infinity or half of a surrogate pair, wherever in it. */
+static bool is_unspeakable(const struct avp_json *value)
+{
+	const struct avp_json *member;
+	struct avp_str text;
+	double number;
+
+	switch (avp_json_type_of(value)) {
+	case AVP_JSON_FLOAT:
+		return avp_json_double(value, &number) || !isfinite(number);
+	case AVP_JSON_STRING:
+		return avp_json_string(value, &text) ||
+		       has_lone_surrogate(text);
+	case AVP_JSON_ARRAY:
+	case AVP_JSON_OBJECT:
+		member = avp_json_first(value);
+		while (member && !has_lone_surrogate(avp_json_key_of(member)) &&
+		       !is_unspeakable(member))
+			member = avp_json_next(member);
+		return member;
+	default: return false;
+	}
+}
+
+/* Of the keys of a HELLO that tell who asks, the first that is; or NULL. */
+static const char *find_unspeakable(const struct avp_json *root,
+				    const struct avp_json *identity)
+{
+	static const char *const keys[] = {
+		"model_family", "model_id",	"model_hash", "hidden_dim",
+		"num_layers",	"num_kv_heads", "head_dim",
+	};
+
+	if (is_unspeakable(avp_json_get(root, "agent_id")))
+		return "agent_id";
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+		if (is_unspeakable(avp_json_get(identity, keys[i])))
+			return keys[i];
+	return NULL;
+}
+
 /*
- * 400 for what is no handshake, as the reference answers; 422 for one that cannot
- * be understood: the reference looks at no type, and echoes what it got.
+ * 400 for what is no handshake, as the reference answers, and for what it takes
+ * but cannot say itself; 422 for one that cannot be understood: the reference
+ * looks at no type, and echoes what it got.
  */
 static bool read_hello(struct exchange *x, struct avp_hello *hello)
 {
 	const struct avp_json *root = parse(x, "handshake"), *identity;
 	struct avp_reason why;
+	const char *key;
 
 	if (!root)
 		return false;
@@ -235,17 +281,20 @@ static bool read_hello(struct exchange *x, struct avp_hello *hello)
 			    "Invalid handshake: identity has to be an object");
 		return false;
 	}
+	key = find_unspeakable(root, identity);
+	if (key) {
+		serve_failf(x, 400, AVP_INVALID_MESSAGE,
+			    "Invalid handshake: %s holds half of a surrogate "
+			    "pair, or a number that is not finite",
+			    key);
+		return false;
+	}
 	if (avp_hello_read(hello, root, &why)) {
 		serve_failf(x, 422, AVP_INVALID_MESSAGE,
 			    "Invalid handshake: %s", why.text);
 		return false;
 	}
-	if (!has_lone_surrogate(hello->agent_id))
-		return true;
-	serve_failf(x, 400, AVP_INVALID_MESSAGE,
-		    "Invalid handshake: agent_id holds half of a surrogate "
-		    "pair");
-	return false;
+	return true;
 }
 
 void handshake_end(struct exchange *x)

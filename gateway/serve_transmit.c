@@ -5,6 +5,7 @@
  * taken, as large as it has to be, and the rest goes there straight from the
  * connection, so that the tensor lies as a local sender would have written it.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "gateway/serve.h"
@@ -14,6 +15,13 @@
 
 /* What a compressed payload may say that it expands to. */
 #define CONTENT_MAX (UINT64_C(4) << 30)
+
+/*
+ * A compressed payload up to this is expanded once, so that damage is told to
+ * whoever sent it: under a millisecond, in which others wait. Larger ones are
+ * their reader's to expand.
+ */
+#define EXPAND_MAX (1u << 20)
 
 /* ---- what is wrong with a frame, in the reference's words -------------------------- */
 
@@ -243,12 +251,38 @@ void transmit_placed(struct exchange *x, size_t n)
 
 /* ---- the end of it -------------------------------------------------------------------------- */
 
+/* The payload, which is judged as it will be read, and thrown away. */
+static int judge_compressed(struct exchange *x, struct avp_reason *why)
+{
+	const struct avp_frame *f = &x->frame;
+	uint64_t n;
+	void *content;
+	int code;
+
+	if (f->content_bytes > EXPAND_MAX)
+		return 0;
+	content = malloc(f->content_bytes + 1);
+	if (!content)
+		return avp__fail(why, AVP_NO_MEMORY, "no memory");
+	code = avp_zstd_decompress(x->in->zstd, f->payload, f->payload_bytes,
+				   content, f->content_bytes, &n, why);
+	if (!code)
+		code = avp_frame_payload_check(f, content, n, why);
+	free(content);
+	return code;
+}
+
 static bool judge_frame(struct exchange *x, const void *body, uint64_t bytes)
 {
 	struct avp_frame *f = &x->frame;
 	struct avp_reason why;
 	int code = avp_frame_decode(body, bytes, f, &why);
 
+	if (code ==
+	    AVP_TOO_LARGE) { /* says more than its bytes can expand to */
+		serve_fail(x, 400, &why);
+		return false;
+	}
 	if (!code && f->content_bytes > CONTENT_MAX)
 		code = avp__fail(
 			&why, AVP_TOO_LARGE,
@@ -256,7 +290,9 @@ static bool judge_frame(struct exchange *x, const void *body, uint64_t bytes)
 			"%llu are taken",
 			(unsigned long long)f->content_bytes,
 			(unsigned long long)CONTENT_MAX);
-	if (!code && !(f->flags & AVP_FLAG_COMPRESSED))
+	if (!code && f->flags & AVP_FLAG_COMPRESSED)
+		code = judge_compressed(x, &why);
+	else if (!code)
 		code = avp_frame_payload_check(f, f->payload, f->payload_bytes,
 					       &why);
 	if (code)
@@ -290,6 +326,13 @@ void transmit_end(struct exchange *x)
 		transmit_send(x);
 }
 
+/* AVP.md: a payload is held against its metadata by who knows its own model. */
+static bool is_known(const struct avp_identity *model)
+{
+	return model->hidden_dim || model->num_layers || model->num_kv_heads ||
+	       model->head_dim;
+}
+
 /* Does the model that is to read it know such tensors, and its session them? */
 static bool judge_use(struct exchange *x)
 {
@@ -307,7 +350,8 @@ static bool judge_use(struct exchange *x)
 		code = avp__fail(&why, AVP_SHAPE_MISMATCH,
 				 "this session speaks JSON, its models being "
 				 "different: send to /avp/v2/text");
-	else if (!ahp_peer_mode(x->speaker->agent, x->peer, &mode))
+	else if (!ahp_peer_mode(x->speaker->agent, x->peer, &mode) &&
+		 is_known(&mode.identity))
 		code = avp_latent_check(&mode.identity, &f->metadata,
 					plain ? f->payload : NULL,
 					plain ? f->payload_bytes : 0, &why);

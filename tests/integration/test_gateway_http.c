@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avp-gateway as an HTTP/1.1 server: the recorded answers, and HTTP's rules. */
+/* avp-gateway as an HTTP/1.1 server: HTTP's rules, and AHP's. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,109 +14,6 @@
 #define ECHO_ONLY "gateway:\n  listeners:\n" LISTENER("echo")
 
 static struct answer a;
-
-/* ---- recorded answers ---------------------------------------------------------- */
-
-/* The line of a case in tests/http.txt: what ours answers there, or 0. */
-static int differs(const char *id)
-{
-	FILE *f = fopen("tests/http.txt", "re");
-	char line[512];
-	int status = 0;
-
-	CU_ASSERT_FATAL(f != NULL);
-	while (!status && fgets(line, sizeof(line), f))
-		if (!strncmp(line, id, strlen(id)))
-			sscanf(line + strlen(id), "%d", &status);
-	fclose(f);
-	return status;
-}
-
-static bool is_also_fine(const struct avp_json *c, int status)
-{
-	const struct avp_json *also = avp_json_get(c, "also_ok_status");
-	int64_t value;
-
-	for (also = avp_json_first(also); also; also = avp_json_next(also))
-		if (!avp_json_int64(also, &value) && value == status)
-			return true;
-	return false;
-}
-
-/* Is "success" the same, if the recorded answer has it? */
-static bool same_success(const struct avp_json *response)
-{
-	struct avp_str body = case_str(response, "body");
-	const char *of[] = {"\"success\":true", "\"success\":false"};
-
-	for (int i = 0; i < 2; i++)
-		if (body.len &&
-		    memmem(body.data, body.len, of[i], strlen(of[i])))
-			return answer_has(&a, of[i]);
-	return true;
-}
-
-static void add_headers(char *to, size_t cap, const struct avp_json *headers)
-{
-	*to = 0;
-	for (const struct avp_json *h = avp_json_first(headers); h;
-	     h = avp_json_next(h)) {
-		struct avp_str key = avp_json_key_of(h), value = {0};
-		size_t n = strlen(to);
-
-		avp_json_string(h, &value);
-		snprintf(to + n, cap - n, "%.*s: %.*s\r\n", (int)key.len,
-			 key.data, (int)value.len, value.data);
-	}
-}
-
-static void replay(const struct gateway_run *g, const struct avp_json *c)
-{
-	const struct avp_json *request = avp_json_get(c, "request"),
-			      *response = avp_json_get(c, "response");
-	struct bytes body = bytes_hex(case_str(request, "body_hex"));
-	unsigned app = case_is(c, "app", "failing")   ? 1
-		       : case_is(c, "app", "no_text") ? 2
-						      : 0;
-	int want = (int)case_int(response, "status"), ours;
-	char headers[1024];
-
-	add_headers(headers, sizeof(headers), avp_json_get(request, "headers"));
-	client_asks(g->port[app], case_str(request, "method").data,
-		    case_str(request, "path").data, headers, body.data,
-		    body.len, &a);
-	ours = differs(case_str(c, "id").data);
-	if (ours)
-		CASE(c, a.status == ours);
-	else if (CASE(c, a.status == want || is_also_fine(c, a.status)) &&
-		 a.status == want && !case_is(c, "compare", "status"))
-		CASE(c, same_success(response) || a.status >= 500);
-	if (want == 405)
-		CASE(c,
-		     answer_has(&a, case_str(avp_json_get(response, "headers"),
-					     "allow")
-					    .data));
-	if (want == 307)
-		CASE(c, answer_has(&a, "location: http://test/"));
-	bytes_free(&body);
-}
-
-static void recorded_answers(void)
-{
-	pid_t echo = gateway_plain_agent("echo", role_echo),
-	      rejecting = gateway_plain_agent("rejecting", role_reject);
-	struct gateway_run g;
-
-	gateway_start(&g, "gateway:\n  listeners:\n" LISTENER("echo")
-				  LISTENER("rejecting") LISTENER("rejecting"));
-	VECTORS("http", 76);
-	for (const struct avp_json *c = vectors_first("http"); c;
-	     c = avp_json_next(c))
-		replay(&g, c);
-	gateway_agent_end(echo);
-	gateway_agent_end(rejecting);
-	gateway_stop(&g);
-}
 
 /* ---- what must not be taken for a request ---------------------------------------- */
 
@@ -706,7 +603,6 @@ static void what_does_not_fit(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		TEST(recorded_answers),
 		TEST(smuggling_is_refused),
 		TEST(nul_is_refused),
 		TEST(one_after_the_other),
