@@ -172,7 +172,6 @@ struct ahp__link {
 	bool lost;	 /* the first that was not accepted has been seen */
 	uint32_t pool;	 /* of bodies that it may read */
 	uint32_t passed; /* segments up to this number were passed */
-	uint64_t passed_generation;
 	uint32_t passed_count;
 	uint64_t lent_bytes, lent_max;
 	bool room_wanted;    /* for a message that was QUEUE_FULL, ... */

@@ -100,7 +100,6 @@ struct bench_side {
 	unsigned core[BENCH_CORES];
 	uint64_t size;	   /* of a payload */
 	uint64_t sequence; /* of the bare stages; equal on both sides */
-	uint64_t buffer_next;
 	struct ahp_agent *agent;
 	uint32_t peer;
 	struct avp_frame_template template;
@@ -164,7 +163,6 @@ void bench_pin(const struct bench_side *me, unsigned role);
 /* The two cores to use, of those that we may; of two physical ones if possible. */
 unsigned bench_cores(unsigned core[BENCH_CORES]);
 
-void *bench_map(uint64_t bytes);
 struct bench_hist *bench_hist_new(void);
 void bench_note(struct bench_side *me, const char *key, double value);
 void bench_note_text(struct bench_side *me, const char *key, const char *text);
@@ -227,9 +225,6 @@ int bench_reader(int argc, char **argv);
 
 /* cmd_bench_arena.c: memory that is used for the first time. */
 bench_stage bench_collapse, bench_cold, bench_warm;
-
-/* Lines of a slot that a message of the bench's takes, and what is behind. */
-unsigned bench_slot_lines(const struct bench_side *me);
 
 /* cmd_bench_dir.c: the runtime directory, removed however the bench ends. */
 int bench_dir_make(char *path, size_t cap, struct avp_reason *why);

@@ -60,7 +60,8 @@ static bool is_long(const struct bench_side *me)
 	       me->kind->part[BENCH_MEASURED].run == bench_fanout;
 }
 
-unsigned bench_slot_lines(const struct bench_side *me)
+/* Lines of a slot that a message of the bench's takes. */
+static unsigned slot_lines(const struct bench_side *me)
 {
 	/* 32 bytes of header, two empty ids, the frame */
 	uint64_t frame = me->template.len + me->size;
@@ -101,7 +102,7 @@ static void take_slot(struct bench_side *me, uint64_t n, uint64_t bytes)
 void bench_slots(struct bench_side *me, uint64_t trips,
 		 struct bench_hist *hist)
 {
-	uint64_t bytes = bench_slot_lines(me) * 64ull;
+	uint64_t bytes = slot_lines(me) * 64ull;
 	uint64_t last = bench_ticks(), now;
 
 	for (uint64_t i = 0; i < trips; i++) {
@@ -157,7 +158,7 @@ void bench_buffers(struct bench_side *me, uint64_t trips,
 void bench_ring(struct bench_side *me, uint64_t trips, struct bench_hist *hist)
 {
 	_Atomic uint64_t *taken = &me->shared->taken.word;
-	uint64_t bytes = bench_slot_lines(me) * 64ull;
+	uint64_t bytes = slot_lines(me) * 64ull;
 	uint64_t body = is_long(me) ? me->size : 0;
 	uint64_t window = is_long(me) && me->buffer_count < BENCH_SLOTS ?
 				  me->buffer_count :
@@ -241,7 +242,7 @@ void bench_futex(struct bench_side *me, uint64_t trips,
 void bench_fanout_bare(struct bench_side *me, uint64_t trips,
 		       struct bench_hist *hist)
 {
-	uint64_t bytes = bench_slot_lines(me) * 64ull;
+	uint64_t bytes = slot_lines(me) * 64ull;
 	unsigned links = me->options->links;
 	uint64_t last = bench_ticks(), now;
 

@@ -273,7 +273,7 @@ static void run_stage(struct bench_run *run, unsigned stage, uint64_t trips,
 		__builtin_ia32_pause();
 }
 
-void *bench_map(uint64_t bytes)
+static void *map_shared(uint64_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -293,7 +293,7 @@ static void map_buffers(struct bench_side *side)
 		side->buffer_count = 1;
 	for (unsigned i = 0; i < 2; i++)
 		side->buffers[i] =
-			bench_map(side->buffer_count * side->buffer_stride);
+			map_shared(side->buffer_count * side->buffer_stride);
 }
 
 static pid_t other;
@@ -305,7 +305,7 @@ void bench_start(struct bench_run *run)
 	run->side.kind = run->kind;
 	run->side.options = run->options;
 	run->side.size = run->options->size;
-	run->side.shared = bench_map(sizeof(struct bench_shared));
+	run->side.shared = map_shared(sizeof(struct bench_shared));
 	if (baseline == bench_buffers || baseline == bench_fanout_bare ||
 	    baseline == bench_ring)
 		map_buffers(&run->side);

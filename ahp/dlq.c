@@ -327,8 +327,9 @@ static void tell_body(const struct ahp_dlq *q, const struct index_letter *l,
 	hex_of(b->sha256, entry->body_sha256);
 }
 
-int avp__dlq_read(struct ahp_dlq *q, const struct index_letter *l,
-		  struct ahp_dlq_entry *entry, struct avp_reason *why)
+/* Reads a live letter; within enter and leave. */
+static int read_letter(struct ahp_dlq *q, const struct index_letter *l,
+		       struct ahp_dlq_entry *entry, struct avp_reason *why)
 {
 	const uint64_t front = HEAD + sizeof(struct journal_ref);
 	uint64_t len = l->bytes - front;
@@ -366,7 +367,7 @@ static int read_after(struct ahp_dlq *q, uint64_t after,
 	int err;
 
 	while ((l = avp__index_after(&q->index, after))) {
-		err = avp__dlq_read(q, l, entry, why);
+		err = read_letter(q, l, entry, why);
 		if (!err)
 			return 1;
 		if (err == AVP_IO || err == AVP_NO_MEMORY)
@@ -407,7 +408,7 @@ int ahp_dlq_get(struct ahp_dlq *q, uint64_t number, struct ahp_dlq_entry *entry,
 		return err;
 	l = avp__index_find(&q->index, number);
 	if (l && l->live) {
-		err = avp__dlq_read(q, l, entry, why);
+		err = read_letter(q, l, entry, why);
 		err = err ? err : 1;
 	}
 	return avp__dlq_leave(q, err);
@@ -535,7 +536,7 @@ static int drop_letters(struct ahp_dlq *q, struct avp_str agent,
 		bool is = true;
 
 		if (agent.len) {
-			err = avp__dlq_read(q, l, &entry, why);
+			err = read_letter(q, l, &entry, why);
 			if (err == AVP_IO || err == AVP_NO_MEMORY)
 				return err;
 			is = !err && avp_str_equal(entry.agent, agent);

@@ -62,7 +62,7 @@ extern "C" {
 #define AHP_DLQ_READ_ONLY   2u /* look only; a queue that is not there is empty */
 
 struct ahp_dlq_options {
-	uint32_t size;	/* sizeof(struct ahp_dlq_options) */
+	uint32_t size;	/* sizeof(struct ahp_dlq_options), or 0 */
 	uint32_t flags; /* AHP_DLQ_* */
 	/*
 	 * Where queues lie, one directory for each namespace; made if missing.

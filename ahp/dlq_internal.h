@@ -77,10 +77,6 @@ void avp__dlq_tidy(struct ahp_dlq *dlq);
 /* AVP_IO for a broken handle, else 0. */
 int avp__dlq_usable(const struct ahp_dlq *dlq, struct avp_reason *why);
 
-/* Reads a live letter; within enter and leave. */
-int avp__dlq_read(struct ahp_dlq *dlq, const struct index_letter *letter,
-		  struct ahp_dlq_entry *entry, struct avp_reason *why);
-
 /* A part of a letter's body; within enter and leave. */
 int avp__dlq_body_part(struct ahp_dlq *dlq, const struct ahp_dlq_entry *entry,
 		       uint64_t off, void *to, uint64_t len,

@@ -11,6 +11,7 @@
 
 #include "ahp/dlq_internal.h"
 #include "ahp/rendezvous.h"
+#include "shm/options.h"
 
 /* Holes smaller than this are not worth a rewriting. */
 #define HOLES_MIN (64u << 10)
@@ -420,17 +421,17 @@ int ahp_dlq_dir(const char *dir, const char *name_space, char *path, size_t cap,
 	return n;
 }
 
-static int check_options(const struct ahp_dlq_options *o,
-			 struct avp_reason *why)
+static int check_options(const struct ahp_dlq_options *options,
+			 struct ahp_dlq_options *o, struct avp_reason *why)
 {
-	const uint32_t known = AHP_DLQ_DROP_OLDEST | AHP_DLQ_READ_ONLY;
+	int err = avp__options_copy(o, sizeof(*o), sizeof(*o), options,
+				    AHP_DLQ_DROP_OLDEST | AHP_DLQ_READ_ONLY,
+				    why);
 
-	if (o->size != sizeof(*o) || o->flags & ~known || o->reserved[0] ||
-	    o->reserved[1] || o->reserved[2] || o->reserved[3])
-		return avp__fail(why, AVP_USAGE,
-				 "struct ahp_dlq_options: size %u (%zu here), "
-				 "flags 0x%x, reserved members must be 0",
-				 o->size, sizeof(*o), o->flags);
+	if (!err)
+		err = avp__options_reserved(o->reserved, 4, why);
+	if (err)
+		return err;
 	if (o->max_bytes &&
 	    (o->max_bytes < AHP_DLQ_MIN_BYTES || o->max_bytes >> 60))
 		return avp__fail(why, AVP_USAGE,
@@ -485,10 +486,9 @@ static int open_queue(struct ahp_dlq *q, const struct ahp_dlq_options *o,
 int ahp_dlq_open(struct ahp_dlq **dlq, const struct ahp_dlq_options *options,
 		 struct avp_reason *why)
 {
-	struct ahp_dlq_options none = {.size = sizeof(none)};
-	const struct ahp_dlq_options *o = options ? options : &none;
+	struct ahp_dlq_options o;
 	struct ahp_dlq *q;
-	int err = check_options(o, why);
+	int err = check_options(options, &o, why);
 
 	if (err)
 		return err;
@@ -499,7 +499,7 @@ int ahp_dlq_open(struct ahp_dlq **dlq, const struct ahp_dlq_options *options,
 	q->dir = q->lock = q->fd = -1;
 	q->end = sizeof(struct journal_header);
 	pthread_mutex_init(&q->mutex, NULL);
-	err = open_queue(q, o, why);
+	err = open_queue(q, &o, why);
 	if (err)
 		ahp_dlq_close(q);
 	else

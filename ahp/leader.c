@@ -10,6 +10,7 @@
 
 #include "ahp/agent_internal.h"
 #include "ahp/leader_internal.h"
+#include "shm/options.h"
 
 #define BUCKETS	    4096
 #define SLICE_NS    20000000ll	 /* between two looks at events and deadlines */
@@ -182,15 +183,16 @@ int ahp_leader_open(struct ahp_leader **out, struct ahp_agent *agent,
 		    const struct ahp_leader_options *options,
 		    struct avp_reason *why)
 {
+	struct ahp_leader_options o;
 	struct ahp_leader *l;
 	int error;
 
 	AHP_GUARD(agent);
-	if (options && (options->size < sizeof(*options) || options->flags ||
-			options->reserved[0] || options->reserved[1] ||
-			options->reserved[2] || options->reserved[3]))
-		return avp__fail(why, AVP_USAGE,
-				 "leader options: wrong size or unknown flags");
+	error = avp__options_copy(&o, sizeof(o), sizeof(o), options, 0, why);
+	if (!error)
+		error = avp__options_reserved(o.reserved, 4, why);
+	if (error)
+		return error;
 	l = calloc(1, sizeof(*l));
 	if (!l)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory for a leader");
@@ -200,7 +202,7 @@ int ahp_leader_open(struct ahp_leader **out, struct ahp_agent *agent,
 		return error;
 	}
 	l->agent = agent;
-	l->tokens = options ? options->tokens : NULL;
+	l->tokens = o.tokens;
 	l->look_ns = AHP_FOREVER;
 	*out = l;
 	return 0;

@@ -75,7 +75,7 @@ struct ahp_leader;
 #define AHP_LEADER_TASKS 65536 /* tasks that are open, each with each agent */
 
 struct ahp_leader_options {
-	uint32_t size;	/* sizeof(struct ahp_leader_options) */
+	uint32_t size;	/* sizeof(struct ahp_leader_options), or 0 */
 	uint32_t flags; /* none yet: 0 */
 	/* Borrowed: TOKEN_REQUESTs are answered out of it and not delivered.
 	 * NULL: they are news of the kind MESSAGE. */

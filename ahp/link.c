@@ -414,7 +414,6 @@ static int pass_segment(struct ahp__link *link, uint32_t number,
 int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why)
 {
 	struct avp_arena *arena = link->agent->pool[link->pool].arena;
-	uint64_t generation = avp_arena_generation(arena);
 	struct avp_segment segment;
 	uint32_t number;
 	int error;
@@ -438,7 +437,6 @@ int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why)
 		link->passed = number;
 		link->passed_count++;
 	}
-	link->passed_generation = generation;
 	return 0;
 }
 

@@ -40,7 +40,7 @@ extern "C" {
 #define AVP_JSON_MAX_DIGITS 4300u      /* of an integer: Python 3.11's limit */
 
 struct avp_json_options {
-	uint32_t size;	    /* sizeof(struct avp_json_options) */
+	uint32_t size;	    /* sizeof(struct avp_json_options), or 0 */
 	uint32_t max_depth; /* nested arrays and objects; 0: the default */
 	uint64_t max_bytes; /* of the text; 0: the default */
 	uint64_t reserved[4];

@@ -598,15 +598,15 @@ static int read_document(struct parser *p)
 static int read_options(const struct avp_json_options *o, size_t len,
 			uint32_t *max_depth, struct avp_reason *why)
 {
-	static const struct avp_json_options none = {.size = sizeof(none)};
+	static const struct avp_json_options none;
 	uint64_t max_bytes;
 
 	o = o ? o : &none;
-	if (o->size != sizeof(*o) || o->reserved[0] || o->reserved[1] ||
-	    o->reserved[2] || o->reserved[3])
+	if ((o->size && o->size != sizeof(*o)) || o->reserved[0] ||
+	    o->reserved[1] || o->reserved[2] || o->reserved[3])
 		return avp__fail(why, AVP_USAGE,
-				 "struct avp_json_options: size %u is not %zu, "
-				 "or reserved is not 0",
+				 "struct avp_json_options: size %u is neither 0 "
+				 "nor %zu, or reserved is not 0",
 				 o->size, sizeof(*o));
 	if (o->max_depth > AVP_JSON_DEPTH_CAP ||
 	    o->max_bytes > AVP_JSON_BYTES_CAP)

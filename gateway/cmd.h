@@ -115,9 +115,6 @@ const char *cmd_config(void);
  */
 int cmd_listed(int code);
 
-/* The status that belongs to a code. */
-int cmd_status(int code);
-
 /*
  * Prints "avpctl: what: CODE: reason" and returns the status of why->code. It is
  * one line, whatever a file's name or a peer's text has in it.

@@ -30,7 +30,8 @@ int cmd_listed(int code)
 	}
 }
 
-int cmd_status(int code)
+/* The exit status that belongs to a code. */
+static int status_of(int code)
 {
 	switch (cmd_listed(code)) {
 	case AVP_OK: return CMD_DONE;
@@ -59,7 +60,7 @@ int cmd_fail(const char *what, const struct avp_reason *why)
 	if (!cmd_reader_is_gone() || !die_of_pipes)
 		fprintf(stderr, "avpctl: %s: %s: %s\n", what,
 			avp_error_name(cmd_listed(why->code)), text);
-	return cmd_status(why->code);
+	return status_of(why->code);
 }
 
 int cmd_failf(const char *what, int code, const char *format, ...)

@@ -190,7 +190,5 @@ int http_tls_shake(struct http_conn *c);
 long http_tls_read(struct http_conn *c, void *to, size_t n);
 long http_tls_write(struct http_conn *c, const void *from, size_t n);
 void http_tls_end(struct http_conn *c);
-/* Whether a client's certificate was shown and is good. */
-bool http_tls_known(const struct http_conn *c);
 
 #endif

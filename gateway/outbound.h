@@ -112,7 +112,6 @@ struct out_session {
 	char key[OUT_KEY_BYTES]; /* of the local model */
 	char id[129];
 	bool json; /* go on in JSON: a peer has asked, or the models do not fit */
-	bool fallen; /* because a peer has asked */
 	enum avp_dialect dialect;
 	bool kv_compatible;
 	char reason[184]; /* of the mode */
@@ -163,7 +162,7 @@ void out_remote_answered(struct out_remote *remote,
 /* What came of an attempt. */
 struct out_verdict {
 	int code; /* 0: accepted */
-	bool retry, transport;
+	bool retry;
 	int64_t after_ns; /* not before; 0: as the back-off says */
 	char text[252];
 	/* A RESULT for the sender: of the answer's body. */
@@ -207,7 +206,6 @@ struct out_peer {
 	/* outbound_http.c */
 	CURLM *multi;
 	struct out_request *idle, *running;
-	unsigned running_count;
 	struct gw_timer timer;
 	struct gw_ready kick;
 	bool http2; /* spoken with it last */
@@ -254,7 +252,6 @@ void out_peer_take(struct out_peer *peer, struct out_remote *remote,
 void out_message_judge(struct out_message *m, struct out_verdict *verdict);
 /* Back into the queue: its session is ready. */
 void out_message_queue(struct out_message *m);
-void out_peer_pump(struct out_peer *peer);
 /* A request begins or has ended that counts against `connections`. */
 void out_peer_count(struct out_peer *peer, int more);
 
@@ -280,8 +277,7 @@ const char *out_state_name(enum ahp_liveness state);
 void out_url(char url[OUT_URL_BYTES], const struct out_remote *remote,
 	     const char *endpoint);
 
-/* To the end of a list; out of the one that it is in, if any. */
-void out_list_add(struct out_list *list, struct out_message *m);
+/* Out of the list that it is in, if any. */
 void out_unlist(struct out_message *m);
 
 /* ---- bodies, answers, news --------------------------------------------------------- */

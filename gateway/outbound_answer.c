@@ -132,7 +132,6 @@ void out_judge_status(const struct out_request *r, struct out_verdict *v)
 	char text[SHOWN + 1];
 
 	if (r->code) {
-		v->transport = !r->too_large;
 		v->retry = !r->too_large && !is_final(r->code);
 		say(v,
 		    r->too_large			  ? AVP_TOO_LARGE

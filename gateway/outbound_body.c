@@ -13,7 +13,6 @@
 #include "gateway/outbound.h"
 
 #define TEXT_MAX (UINT64_C(64) << 20) /* of what has to be copied to be read */
-#define HEAD_MAX 131072
 
 const char *out_version(enum avp_dialect dialect)
 {

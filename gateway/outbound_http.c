@@ -478,7 +478,6 @@ int out_request_start(struct out_request *r, const char *url)
 	}
 	r->next = peer->running;
 	peer->running = r;
-	peer->running_count++;
 	return 0;
 }
 
@@ -489,7 +488,6 @@ static void unlist(struct out_request *r)
 	while (*at != r)
 		at = &(*at)->next;
 	*at = r->next;
-	r->peer->running_count--;
 }
 
 void out_request_drop(struct out_request *r)

@@ -31,7 +31,8 @@ void out_unlist(struct out_message *m)
 	m->list = NULL;
 }
 
-void out_list_add(struct out_list *list, struct out_message *m)
+/* To the end of a list, out of any other. */
+static void list_add(struct out_list *list, struct out_message *m)
 {
 	out_unlist(m);
 	if (!list->first)
@@ -227,7 +228,7 @@ void out_message_queue(struct out_message *m)
 	struct out_peer *peer = m->remote->peer;
 
 	m->waits = false;
-	out_list_add(&peer->queue, m);
+	list_add(&peer->queue, m);
 	gw_timer_clear(&peer->gw->timers, &m->timer);
 	gw_timer_set(&peer->gw->timers, &m->timer, m->deadline_ns);
 	gw_ready_add(peer->gw, &peer->pump);
@@ -350,14 +351,14 @@ static void start(struct out_message *m)
 		attempt(m, s);
 		return;
 	}
-	out_list_add(&s->waiting, m);
+	list_add(&s->waiting, m);
 	if (s->state == OUT_ASKING)
 		return;
 	ahp_peer_mode(m->remote->agent->agent, m->message->m.peer, &mode);
 	out_session_ask(s, m->message->m.source, &mode.identity);
 }
 
-void out_peer_pump(struct out_peer *peer)
+static void pump(struct out_peer *peer)
 {
 	while (peer->queue.first && !is_open(peer) &&
 	       peer->active < most_active(peer))
@@ -366,8 +367,8 @@ void out_peer_pump(struct out_peer *peer)
 
 static void pump_run(struct gw_ready *item)
 {
-	out_peer_pump((struct out_peer *)((char *)item -
-					  offsetof(struct out_peer, pump)));
+	pump((struct out_peer *)((char *)item -
+				 offsetof(struct out_peer, pump)));
 }
 
 static void wake_fired(struct gw_timer *timer)

@@ -82,7 +82,7 @@ void out_session_fall(struct out_session *s, const struct avp_fallback *f)
 	struct gateway *gw = s->remote->peer->gw;
 	char shown[GW_SHOWN_BYTES];
 
-	s->json = s->fallen = true;
+	s->json = true;
 	snprintf(s->reason, sizeof(s->reason),
 		 "%s has asked for JSON: %.*s (perplexity %g)", s->remote->id,
 		 (int)(f->reason.len < 100 ? f->reason.len : 100),
@@ -201,7 +201,6 @@ static void take_answer(struct out_session *s, const struct out_request *r,
 		return;
 	}
 	s->state = OUT_READY;
-	s->fallen = false;
 	s->expires_ns = gw_clock_ns() + s->remote->peer->conf->session_ns;
 	gw_log(&gw->log, GW_LOG_INFO, "handshake",
 	       "agent=%s takes=%s dialect=%s path=%s http=%s", s->remote->id,

@@ -397,7 +397,8 @@ void serve_placed(struct http_request *r, size_t bytes)
 		x->stage.len += bytes;
 }
 
-void serve_wait(struct exchange *x)
+/* From now on there is an end to waiting for the agent. */
+static void limit_wait(struct exchange *x)
 {
 	gw_timer_set(&x->gw->timers, &x->timer,
 		     gw_clock_ns() + x->gw->conf->limits.ack_ns);
@@ -409,7 +410,7 @@ void serve_end(struct http_request *r)
 
 	if (!x)
 		return;
-	serve_wait(x);
+	limit_wait(x);
 	switch (x->endpoint) {
 	case GW_TRANSMIT: transmit_end(x); return;
 	case GW_TEXT: text_end(x); return;

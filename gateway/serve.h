@@ -66,7 +66,7 @@ struct exchange {
 	char ids[2][AVP_LANE_ID_BYTES];
 	struct exchange *next, **before;	   /* of those that link */
 	struct exchange *same_receipt, *same_task; /* of a bucket */
-	int64_t sent_ns, acked_ns;
+	int64_t sent_ns;
 };
 
 /* ---- serve.c: answers ------------------------------------------------------------ */
@@ -103,9 +103,6 @@ bool fields_unescape(char *text, size_t *len);
 /* Into a message; session is AVP's, used when AHP's is not given. */
 void fields_fill(struct exchange *x, struct ahp_outgoing *m,
 		 struct avp_str session);
-
-/* From now on there is an end to waiting. */
-void serve_wait(struct exchange *x);
 
 /* ---- auth.c: who asks, and how often ------------------------------------------------ */
 

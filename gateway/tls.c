@@ -183,9 +183,3 @@ void http_tls_end(struct http_conn *c)
 	SSL_free(c->tls);
 	c->tls = NULL;
 }
-
-bool http_tls_known(const struct http_conn *c)
-{
-	return c->tls && SSL_get0_peer_certificate(c->tls) &&
-	       SSL_get_verify_result(c->tls) == X509_V_OK;
-}

@@ -492,7 +492,7 @@ int avp_weights_embeddings(const struct avp_weights *w, struct avp_tensor *in,
 #define AVP_REALIGN_DIM	   24576u /* W has 2.25 GiB; the largest known: 18432 */
 
 struct avp_realign_options {
-	uint32_t size;	/* sizeof(struct avp_realign_options) */
+	uint32_t size;	/* sizeof(struct avp_realign_options), or 0 */
 	uint32_t flags; /* 0 */
 	double lambda;	/* 0: AVP_REALIGN_LAMBDA; else positive */
 	/* Called now and then by the caller's thread with 0.0 to 1.0. */

@@ -257,13 +257,14 @@ static int take_options(struct problem *p,
 	p->lambda = AVP_REALIGN_LAMBDA;
 	if (!options)
 		return 0;
-	if (options->size < sizeof(*options) || options->flags ||
-	    options->reserved[0] || options->reserved[1] ||
+	if ((options->size && options->size != sizeof(*options)) ||
+	    options->flags || options->reserved[0] || options->reserved[1] ||
 	    options->reserved[2] || options->reserved[3])
 		return avp__fail(
 			why, AVP_USAGE,
-			"unknown options of realignment; set size, and "
-			"what is not used to 0");
+			"options of realignment: size %u is neither 0 nor "
+			"%zu, or flags or reserved are not 0",
+			options->size, sizeof(*options));
 	if (!(options->lambda >= 0) || options->lambda > FLT_MAX)
 		return avp__fail(why, AVP_USAGE,
 				 "lambda %g; it is positive, %g by default",

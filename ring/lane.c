@@ -29,6 +29,7 @@
 #include <avp/ring.h>
 
 #include "ring/lane_inline.h"
+#include "shm/options.h"
 
 #define DEFAULT_SLOTS 1024
 #define COLOUR_BYTES  4096 /* room for the coloured start of the slots */
@@ -61,14 +62,19 @@ static bool power_of_two(uint64_t n)
 	return n && !(n & (n - 1));
 }
 
-static int check_options(const struct avp_lane_options *o,
-			 struct avp_reason *why)
+static int check_options(const struct avp_lane_options *options,
+			 struct avp_lane_options *o, struct avp_reason *why)
 {
-	if (o->size < sizeof(*o) || o->flags || o->reserved32 ||
-	    o->reserved[0] || o->reserved[1] || o->reserved[2] ||
-	    o->reserved[3])
+	int error = avp__options_copy(o, sizeof(*o), sizeof(*o), options, 0,
+				      why);
+
+	if (!error)
+		error = avp__options_reserved(o->reserved, 4, why);
+	if (error)
+		return error;
+	if (o->reserved32)
 		return avp__fail(why, AVP_USAGE,
-				 "lane options: unknown flags or size");
+				 "options.reserved32 is not 0");
 	if (o->slots && (!power_of_two(o->slots) ||
 			 o->slots < LANE_MIN_SLOTS || o->slots > LANE_MAX_SLOTS))
 		return avp__fail(why, AVP_USAGE,
@@ -110,16 +116,16 @@ static void fill_header(struct avp_lane_tx *tx, uint32_t slots,
 int avp_lane_init(struct avp_lane_tx *tx, const struct avp_lane_options *options,
 		  struct avp_reason *why)
 {
-	static const struct avp_lane_options none = { .size = sizeof(none) };
-	const struct avp_lane_options *o = options ? options : &none;
-	uint32_t slots = o->slots ? o->slots : DEFAULT_SLOTS;
 	struct avp_lane_tx new = { 0 };
+	struct avp_lane_options o;
 	uint64_t slots_off;
 	struct timespec now;
-	int error = check_options(o, why);
+	uint32_t slots;
+	int error = check_options(options, &o, why);
 
 	if (error)
 		return error;
+	slots = o.slots ? o.slots : DEFAULT_SLOTS;
 	if (getrandom(new.epoch, sizeof(new.epoch), 0) != sizeof(new.epoch))
 		return avp__fail(why, AVP_IO, "getrandom: no random epoch");
 	error = avp_segment_create(&new.segment, "avp-lane",
@@ -129,11 +135,11 @@ int avp_lane_init(struct avp_lane_tx *tx, const struct avp_lane_options *options
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	new.start_ns = (uint64_t)now.tv_sec * 1000000000u +
 		       (uint64_t)now.tv_nsec;
-	new.window = o->window ? o->window : slots;
-	new.next = o->first_sequence ? o->first_sequence : 1;
+	new.window = o.window ? o.window : slots;
+	new.next = o.first_sequence ? o.first_sequence : 1;
 	new.consumed = new.next;
 	slots_off = LANE_ACKS_OFF + 8ull * ack_entries(slots) +
-		    (uint64_t)o->colour * 2 * LINE % COLOUR_BYTES;
+		    (uint64_t)o.colour * 2 * LINE % COLOUR_BYTES;
 	new.slots = (uint8_t *)new.segment.base + slots_off;
 	new.slot_mask = slots - 1;
 	new.ack_mask = ack_entries(slots) - 1;

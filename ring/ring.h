@@ -52,7 +52,7 @@ enum avp_ack {
 };
 
 struct avp_lane_options {
-	uint32_t size; /* sizeof(struct avp_lane_options) */
+	uint32_t size; /* sizeof(struct avp_lane_options), or 0 */
 	uint32_t flags; /* none yet: 0 */
 	uint32_t slots;	 /* 16..65536, a power of two; 0: 1024 */
 	uint32_t window; /* most messages outstanding; 0: slots */

@@ -346,6 +346,7 @@ static void no_result(void)
 	struct ahp_outgoing task = {.method = AHP_TASK,
 				    .task_id = {"t1", 2},
 				    .deadline_ns = SECOND_NS / 20};
+	const struct ahp_leader_options none = {0}, unknown = {.flags = 1};
 	const char *target = "sub";
 	struct ahp_leader *leader;
 	struct ahp_message m;
@@ -353,7 +354,9 @@ static void no_result(void)
 	int code;
 
 	agents_link(agent, sub);
-	CU_ASSERT_EQUAL_FATAL(ahp_leader_open(&leader, agent, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(ahp_leader_open(&leader, agent, &unknown, NULL),
+			AVP_USAGE);
+	CU_ASSERT_EQUAL_FATAL(ahp_leader_open(&leader, agent, &none, NULL), 0);
 	CU_ASSERT_EQUAL(
 		ahp_leader_dispatch(leader, &task, &target, 1, 0, &code, NULL),
 		1);

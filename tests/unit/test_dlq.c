@@ -516,8 +516,14 @@ static void bad_letters(void)
 	CU_ASSERT_EQUAL(ahp_dlq_open(&none, &o, &why), AVP_USAGE);
 	o = (struct ahp_dlq_options){.size = sizeof(o), .max_bytes = 1};
 	CU_ASSERT_EQUAL(ahp_dlq_open(&none, &o, &why), AVP_USAGE);
-	o = (struct ahp_dlq_options){.size = sizeof(o), .name_space = "../x"};
+	o = (struct ahp_dlq_options){.reserved = {0, 1}};
 	CU_ASSERT_EQUAL(ahp_dlq_open(&none, &o, &why), AVP_USAGE);
+	o = (struct ahp_dlq_options){.flags = 4};
+	CU_ASSERT_EQUAL(ahp_dlq_open(&none, &o, &why), AVP_USAGE);
+	/* Without a size: up to its name it is good. */
+	o = (struct ahp_dlq_options){.name_space = "../x"};
+	CU_ASSERT_EQUAL(ahp_dlq_open(&none, &o, &why), AVP_USAGE);
+	CU_ASSERT_PTR_NOT_NULL(strstr(why.text, "../x"));
 	ahp_dlq_close(q);
 }
 

@@ -267,6 +267,9 @@ static void limits(void)
 	CU_ASSERT_EQUAL(parse_repeated("1", "", 1, &o), AVP_USAGE);
 	o = (struct avp_json_options){.size = 4};
 	CU_ASSERT_EQUAL(parse_repeated("1", "", 1, &o), AVP_USAGE);
+	o = (struct avp_json_options){.max_bytes = 10};
+	CU_ASSERT_EQUAL(parse_repeated("1", "", 10, &o), 0);
+	CU_ASSERT_EQUAL(parse_repeated("1", "", 11, &o), AVP_TOO_LARGE);
 }
 
 /* The last of equal keys wins, at the place of the first: as in a dict. */

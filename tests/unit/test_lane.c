@@ -341,8 +341,6 @@ static int init_with(struct avp_lane_options o)
 	struct avp_reason why = {0};
 	int error;
 
-	if (!o.size)
-		o.size = sizeof(o);
 	error = avp_lane_init(&tx, &o, &why);
 	if (error) {
 		CU_ASSERT(why.code == error && strlen(why.text) > 10);
@@ -362,6 +360,7 @@ static void options_are_checked(void)
 	avp_lane_fini(&tx);
 #define INIT(...) init_with((struct avp_lane_options){__VA_ARGS__})
 	CU_ASSERT_EQUAL(INIT(.slots = 16, .window = 16), 0);
+	CU_ASSERT_EQUAL(INIT(.size = sizeof(struct avp_lane_options)), 0);
 	CU_ASSERT_EQUAL(INIT(.size = 8), AVP_USAGE);
 	CU_ASSERT_EQUAL(INIT(.flags = 1), AVP_USAGE);
 	CU_ASSERT_EQUAL(INIT(.reserved32 = 1), AVP_USAGE);

@@ -281,6 +281,10 @@ static void damaged_weights_are_refused(void)
 	CU_ASSERT_EQUAL(
 		avp_realign_compute(&e_in, &e_out, &options, w, &r, NULL),
 		AVP_USAGE);
+	options = (struct avp_realign_options){.size = 8};
+	CU_ASSERT_EQUAL(
+		avp_realign_compute(&e_in, &e_out, &options, w, &r, NULL),
+		AVP_USAGE);
 	CU_ASSERT_EQUAL(avp_realign_apply(w, 5, 1, &e_in, &e_out, &why),
 			AVP_SHAPE_MISMATCH);
 }
