@@ -79,7 +79,7 @@ all: $(B)/libavp.a $(B)/libavp.so $(if $(BLAS_SRC),$(B)/libavp-latent.a \
 
 help:
 	@echo 'make all        libraries and programs into build/'
-	@echo 'make demo       set up, build, and run two agents on this host'
+	@echo 'make demo       set up, build, and show agents at work on this host'
 	@echo 'make check      set up, build, and run every test (CI=1: -Werror)'
 	@echo 'make interop    the tests that need a package registry'
 	@echo 'make soak       sleep and wake at length: SOAK_MESSAGES, SOAK_WAKES'

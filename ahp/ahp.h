@@ -138,7 +138,8 @@ struct ahp_agent_options {
 	uint32_t wait;			     /* enum ahp_wait */
 	uint32_t window;	/* messages outstanding per link, a power of
 				 * two from 16 to 65536; 0: 1024 */
-	uint64_t quota_bytes;	/* of memory lent, per uid; 0: arena's own */
+	uint64_t quota_bytes;	/* of memory lent, per uid; 0: arena's own.
+				 * What it took it keeps until it is closed */
 	uint64_t first_segment_bytes; /* 0: the arena's default */
 	uint32_t memory_flags;	      /* AVP_MEMORY_* for the arena */
 	uint32_t allowed_uid_count;
@@ -616,7 +617,8 @@ struct ahp_observation {
  * Calls visit for every agent of a namespace (NULL: as for an agent), in order
  * of id, and removes what killed ones have left behind. The agents notice
  * nothing of it. Their stats are those of their last sleep or ahp_agent_arm(), or,
- * while they are at work, a tenth of a second old. AVP_PERMISSION, AVP_IO.
+ * while they are at work, a tenth of a second old. "stuck" is one that lives and
+ * has not been called for a minute. AVP_PERMISSION, AVP_IO.
  */
 typedef void ahp_visit(void *arg, const struct ahp_observation *agent);
 int ahp_observe(const char *runtime_dir, const char *name_space,
@@ -626,6 +628,12 @@ int ahp_observe(const char *runtime_dir, const char *name_space,
  * The directory in which agents meet: the first that exists or can be made, is
  * ours (or root's) and not writable by others, of $AVP_RUNTIME_DIR,
  * $XDG_RUNTIME_DIR/avp, /run/avp and /tmp/avp-<uid>. Returns the length of path.
+ *
+ * Each namespace is a directory in it, for which the same holds; the first agent
+ * makes it. So for agents of several users, which list each other in allowed_uids,
+ * root makes both before any agent does, for a group that they share:
+ *
+ *	install -d -m 2770 -g GROUP /run/avp /run/avp/default
  */
 int ahp_runtime_dir(char *path, size_t cap, struct avp_reason *why);
 

@@ -124,7 +124,8 @@ static int open_safe(int at, const char *name, mode_t mode, const char *path,
 	close(fd);
 	return avp__fail(why, AVP_PERMISSION,
 			 "%s belongs to uid %u with mode %o; it must be ours or "
-			 "root's and not writable by others",
+			 "root's (who makes it for several users) and not "
+			 "writable by others",
 			 path, (unsigned)st.st_uid, st.st_mode & 07777u);
 }
 

@@ -6,7 +6,7 @@
  *
  * The one who connects says Hello; the other answers with its own, and each
  * passes its page and its lane when it has the other's Hello. After that only
- * new segments, bells, and words about segments that are given back.
+ * new segments and bells.
  */
 #ifndef AVP_AHP_WIRE_H
 #define AVP_AHP_WIRE_H
@@ -40,8 +40,7 @@ enum wire_kind {
 	WIRE_HELLO = 1,
 	WIRE_SHARE = 2,	  /* two fds: page, lane */
 	WIRE_SEGMENT = 3, /* one fd: an arena segment */
-	WIRE_UNMAP = 4,	  /* please unmap that segment */
-	WIRE_UNMAPPED = 5,
+	/* 4 and 5 are kept for segments that are asked back. */
 	WIRE_REFUSE = 6, /* and hangs up: code says why */
 };
 

@@ -57,7 +57,7 @@ int gw_metrics_write(struct gateway *gw, struct avp_buf *to);
 
 /*
  * For parts with values of their own: a HELP and TYPE line, and a value. labels
- * is empty or as in: peer="a",mode="b" (values through gw_metric_label()).
+ * is empty or as in: peer="a",mode="b"; a value has no quote or backslash.
  */
 void gw_metric_head(struct avp_buf *to, const char *name, const char *type,
 		    const char *help);
