@@ -24,7 +24,7 @@ int64_t ahp__now_ns(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-/* ---- opening and closing ------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------ */
 
 static void listen_ready(struct avp_watch *watch, uint32_t events)
 {

@@ -135,7 +135,7 @@ struct ahp__link {
 
 	struct avp_lane_tx tx;
 	struct avp_lane_rx rx;
-	int64_t sent_ref_ns; /* a moment, not long ago ... */
+	int64_t sent_ref_ns;  /* a moment, not long ago ... */
 	uint32_t sent_ref_ms; /* ... and what slots said then: ahp__sent_ns() */
 	struct avp_segment page_segment;
 	const struct page_map *page; /* the peer's */
@@ -150,7 +150,7 @@ struct ahp__link {
 	uint64_t fit_bytes; /* ... and its payload_bytes */
 	struct avp_frame_memo memo;
 	uint32_t head_at; /* of the last frame, in its slot */
-	uint32_t streak; /* messages taken since there was none */
+	uint32_t streak;  /* messages taken since there was none */
 	/* Acknowledgements that came with messages and are not yet entered:
 	 * that is done while we wait, not between a message and its answer. */
 	bool heard;
@@ -183,7 +183,7 @@ struct ahp__link {
 	struct ahp__held *held; /* [held_room], 0 is the lists' head */
 	uint32_t held_room, held_free;
 	uint32_t owed[2]; /* entries in each list */
-	uint32_t views; /* messages whose body lies in the peer's memory */
+	uint32_t views;	  /* messages whose body lies in the peer's memory */
 
 	/* mode.c: what our Hello says, what the peer's did, and the verdict. */
 	struct wire_identity told, heard_of;
@@ -240,11 +240,11 @@ struct ahp_agent {
 	struct ahp__link *link[LINKS_MAX];
 	uint32_t links;
 
-	struct ahp__link *up[LINKS_MAX]; /* up or draining: these are polled */
+	struct ahp__link *up[LINKS_MAX];  /* up or draining: these are polled */
 	struct ahp__look look[LINKS_MAX]; /* of each, as up.c says */
 	uint32_t ups, draining, first, turn;
-	int64_t sent_refs_ns; /* when each link's sent_ref was renewed */
-	uint64_t first_sequence; /* of links; tests begin before a wrap */
+	int64_t sent_refs_ns;	   /* when each link's sent_ref was renewed */
+	uint64_t first_sequence;   /* of links; tests begin before a wrap */
 	struct ahp__link *speaker; /* up[first] while it has budget, or NULL */
 	int64_t budget; /* of up[first], before the next one's turn */
 	bool idle_due;	/* one was spent: look at one idle link */
@@ -281,9 +281,9 @@ static inline struct ahp__peer *ahp__peer_at(const struct ahp_agent *agent,
 __attribute__((cold)) int ahp__agent_barred(const struct ahp_agent *agent);
 
 /*
- * At the top of each public call that can answer with a code: the calling thread
- * is in (progress.h) until its function returns, or it is told why not. AHP_ENTER
- * for the other calls.
+ * At the top of each public call that can answer with a code: the calling
+ * thread is in (progress.h) until its function returns, or it is told why not.
+ * AHP_ENTER for the other calls.
  */
 #define AHP_ENTER(agent)                                            \
 	__attribute__((cleanup(ahp__leave),                         \
@@ -315,7 +315,8 @@ static inline uint32_t ahp__lane_ms(uint64_t start_ns)
 /* Renews sent_ref: when a link comes up, and at least every three weeks. */
 void ahp__link_sent_ref(struct ahp__link *link, int64_t now_ns);
 
-/* When a message was sent, by the 32 bits of its slot, which wrap after 49 days. */
+/* When a message was sent, by the 32 bits of its slot, which wrap after 49
+ * days. */
 static inline int64_t ahp__sent_ns(const struct ahp__link *link, uint32_t ms)
 {
 	return link->sent_ref_ns +
@@ -331,22 +332,22 @@ __attribute__((format(printf, 5, 6), cold)) void ahp__log_task(
 	struct ahp_agent *agent, enum ahp_log_level level, int code,
 	struct avp_str task, const char *format, ...);
 
-/* ---- agent.c --------------------------------------------------------------- */
+/* ---- agent.c ------------------------------------------------------------ */
 
 void ahp__stats_fill(const struct ahp_agent *agent, struct ahp_stats *stats);
 
-/* ---- peer.c ----------------------------------------------------------------- */
+/* ---- peer.c ------------------------------------------------------------- */
 
 /*
- * The peer of that name, made if it is new, in another's place at PEERS_MAX; NULL
- * if all of those are needed, or without memory.
+ * The peer of that name, made if it is new, in another's place at PEERS_MAX;
+ * NULL if all of those are needed, or without memory.
  */
 struct ahp__peer *ahp__peer_get(struct ahp_agent *agent, const char *id);
 uint32_t ahp__peer_find(const struct ahp_agent *agent, const char *id);
 /* Somebody looked for it, or its link has ended. */
 void ahp__peer_used(struct ahp_agent *agent, struct ahp__peer *peer);
 
-/* ---- wait.c ------------------------------------------------------------------ */
+/* ---- wait.c ------------------------------------------------------------- */
 
 /* Everything that is due: sockets, for at most timeout_ns; time-outs, page. */
 void ahp__agent_turn(struct ahp_agent *agent, int64_t timeout_ns);
@@ -378,11 +379,11 @@ int ahp__agent_wait(struct ahp_agent *agent, int64_t timeout_ns,
 		    enum ahp__news news, bool (*ready)(void *arg), void *arg);
 
 /*
- * How long to spin in the next wait of adaptive mode, after one of waited_ns. To
- * spin is worth it when what is waited for comes before the longest spin ends:
- * for twice as long then, so that a little more does not make us sleep. What takes
- * longer halves the time that is wasted on it. What wakes a sleeper that soon
- * would have been caught.
+ * How long to spin in the next wait of adaptive mode, after one of waited_ns.
+ * To spin is worth it when what is waited for comes before the longest spin
+ * ends: for twice as long then, so that a little more does not make us sleep.
+ * What takes longer halves the time that is wasted on it. What wakes a sleeper
+ * that soon would have been caught.
  */
 int64_t ahp__spin_next(int64_t spin_ns, int64_t longest_ns, int64_t waited_ns,
 		       bool slept);
@@ -390,7 +391,7 @@ int64_t ahp__spin_next(int64_t spin_ns, int64_t longest_ns, int64_t waited_ns,
 /* Are we called from within a callback of the agent's own loop? */
 bool ahp__agent_in_callback(const struct ahp_agent *agent);
 
-/* ---- up.c -------------------------------------------------------------------- */
+/* ---- up.c --------------------------------------------------------------- */
 
 /* From now on it is polled; no more, if it was. */
 void ahp__up_add(struct ahp__link *link);
@@ -400,17 +401,17 @@ void ahp__up_swap(struct ahp_agent *agent, uint32_t a, uint32_t b);
 void ahp__up_taken(struct ahp__link *link);
 
 /*
- * Is a message there? Only after ahp__settle_all(), which follows what was taken.
- * One load for each link, and that is the look before a sleep.
+ * Is a message there? Only after ahp__settle_all(), which follows what was
+ * taken. One load for each link, and that is the look before a sleep.
  */
 bool ahp__any_ready(struct ahp_agent *agent);
 
-/* ---- send.c ------------------------------------------------------------------ */
+/* ---- send.c ------------------------------------------------------------- */
 
 /* Has the link room for the message that did not go? */
 bool ahp__link_room_came(struct ahp__link *link);
 
-/* ---- progress.c -------------------------------------------------------------- */
+/* ---- progress.c --------------------------------------------------------- */
 
 int ahp__progress_start(struct ahp_agent *agent, struct avp_reason *why);
 /* Ends the thread, and waits until it has ended. */
@@ -418,7 +419,7 @@ void ahp__progress_stop(struct ahp_agent *agent);
 /* In a child, where there is none; false: it was acting when we were forked. */
 bool ahp__progress_forget(struct ahp_agent *agent);
 
-/* ---- rendezvous.c ------------------------------------------------------------ */
+/* ---- rendezvous.c ------------------------------------------------------- */
 
 bool ahp__id_ok(const char *id);
 int ahp__names_open(struct ahp_agent *agent, const char *runtime_dir,
@@ -432,7 +433,7 @@ int ahp__names_connect(int dir, const char *id, struct avp_reason *why);
 int ahp__names_dir(const char *runtime_dir, const char *name_space,
 		   struct avp_reason *why);
 
-/* ---- page.c ------------------------------------------------------------------ */
+/* ---- page.c ------------------------------------------------------------- */
 
 int ahp__page_open(struct ahp_agent *agent, struct avp_reason *why);
 void ahp__page_close(struct ahp_agent *agent);
@@ -442,7 +443,7 @@ void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns);
  * unless it sleeps too often for that. */
 void ahp__page_show(struct ahp_agent *agent);
 
-/* ---- mode.c ------------------------------------------------------------------ */
+/* ---- mode.c ------------------------------------------------------------- */
 
 /* AVP_USAGE for texts that do not fit and must not be cut. NULL: unknown. */
 int ahp__identity_set(struct wire_identity *to, const struct avp_identity *from,
@@ -459,7 +460,8 @@ __attribute__((cold)) int ahp__mode_admits(const struct ahp__link *link,
 __attribute__((cold)) bool ahp__mode_takes(const struct ahp__link *link,
 					   const void *frame, uint64_t bytes,
 					   struct avp_reason *why);
-/* Is that the verdict of the last frame, which fitted? The head is the memo's. */
+/* Is that the verdict of the last frame, which fitted? The head is the
+ * memo's. */
 static inline bool ahp__mode_fitted(const struct ahp__link *link,
 				    uint64_t payload_bytes)
 {
@@ -467,11 +469,12 @@ static inline bool ahp__mode_fitted(const struct ahp__link *link,
 	       link->fit_bytes == payload_bytes;
 }
 
-/* Does a frame that came fit our model, which is known? It is parsed already. */
+/* Does a frame that came fit our model, which is known? It is parsed
+ * already. */
 bool ahp__mode_fits(struct ahp__link *link, const struct ahp_message *m,
 		    struct avp_reason *why);
 
-/* ---- greeting.c: how links begin ---------------------------------------------- */
+/* ---- greeting.c: how links begin ---------------------------------------- */
 
 int ahp__link_connect(struct ahp_agent *agent, struct ahp__peer *peer,
 		      struct avp_reason *why);
@@ -479,7 +482,7 @@ int ahp__link_accept(struct ahp_agent *agent, int sock);
 /* Time-outs of links that are being made. */
 void ahp__link_age(struct ahp__link *link, int64_t now_ns);
 
-/* ---- link.c: their life ------------------------------------------------------- */
+/* ---- link.c: their life ------------------------------------------------- */
 
 /* Reads what the peer says on the socket until there is no more. */
 void ahp__link_serve(struct ahp__link *link);
@@ -496,21 +499,22 @@ void ahp__link_poison_by(struct ahp__link *link, struct avp_str task,
 /* Ends a link whose last held message was released. */
 void ahp__link_unview(struct ahp__link *link);
 /*
- * Passes the segments that the peer does not know yet. 0, AVP_QUEUE_FULL when it
- * does not read its socket, AVP_CLOSED when it is gone, AVP_NO_MEMORY.
+ * Passes the segments that the peer does not know yet. 0, AVP_QUEUE_FULL when
+ * it does not read its socket, AVP_CLOSED when it is gone, AVP_NO_MEMORY.
  */
 int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why);
 const struct avp_segment *ahp__link_import(struct ahp__link *link,
 					   uint32_t number);
 void ahp__link_ring(struct ahp__link *link);
 
-/* ---- acks.c ------------------------------------------------------------------ */
+/* ---- acks.c ------------------------------------------------------------- */
 
 /* What the peer's lane says of our messages. False: the link is poisoned. */
 bool ahp__acks_read(struct ahp__link *link);
 /* Enters the words that came with messages since. False: poisoned. */
 bool ahp__acks_enter(struct ahp__link *link);
-/* Sets plain_room anew: after whatever but a plain message may have changed it. */
+/* Sets plain_room anew: after whatever but a plain message may have changed
+ * it. */
 void ahp__acks_room(struct ahp__link *link);
 /* Stores the ack line if there is news, and rings if the peer waits for it. */
 void ahp__acks_flush(struct ahp__link *link);
@@ -520,10 +524,10 @@ int ahp__acks_take(struct ahp__link *link, uint64_t sequence, bool accept,
 void ahp__acks_pay(struct ahp__link *link, uint32_t held, unsigned owed,
 		   enum avp_ack status);
 /*
- * The usual cases of both. A body was taken, with its message accepted, while there
- * is a free place (held_free): the words are the caller's to move. The oldest body
- * is given back, and nothing else is owed for its message; false: it is not so,
- * and nothing was done.
+ * The usual cases of both. A body was taken, with its message accepted, while
+ * there is a free place (held_free): the words are the caller's to move. The
+ * oldest body is given back, and nothing else is owed for its message; false:
+ * it is not so, and nothing was done.
  */
 uint32_t ahp__acks_lent(struct ahp__link *link, uint64_t sequence);
 bool ahp__acks_return(struct ahp__link *link, uint32_t held);
@@ -531,7 +535,7 @@ bool ahp__acks_return(struct ahp__link *link, uint32_t held);
 void ahp__acks_refuse(struct ahp__link *link, uint64_t sequence,
 		      enum avp_ack status, bool lent);
 
-/* ---- twins.c: messages that carry an id ---------------------------------------- */
+/* ---- twins.c: messages that carry an id --------------------------------- */
 
 /*
  * Enters what is owed for such a message: 1, and it is to be delivered; 0 when
@@ -546,7 +550,7 @@ void ahp__twins_settle(struct ahp__link *link, uint32_t held,
 void ahp__twins_end_link(struct ahp__link *link);
 void ahp__twins_free(struct ahp_agent *agent);
 
-/* ---- events.c ------------------------------------------------------------------ */
+/* ---- events.c ----------------------------------------------------------- */
 
 /* Keeps a place for an event: AVP_QUEUE_FULL, AVP_NO_MEMORY. */
 int ahp__events_reserve(struct ahp_agent *agent, struct avp_reason *why);
@@ -558,11 +562,12 @@ bool ahp__events_to_come(const struct ahp_agent *agent);
 /* Is one there? Looks for acknowledgements. */
 bool ahp__event_ready(struct ahp_agent *agent);
 
-/* The id that a message of ours was given by its place; zeros: not known now. */
+/* The id that a message of ours was given by its place; zeros: not known
+ * now. */
 void ahp__receipt_id(const struct ahp_agent *agent,
 		     const struct ahp_receipt *receipt, uint8_t id[16]);
 
-/* ---- keep.c: dead letters --------------------------------------------------------- */
+/* ---- keep.c: dead letters ----------------------------------------------- */
 
 /*
  * A message is dead: its letter goes to whoever keeps such. event, of which a
@@ -578,7 +583,7 @@ void ahp__keep_turn(struct ahp_agent *agent);
 void ahp__keep_end(struct ahp_agent *agent);
 void ahp__keep_free(struct ahp_agent *agent);
 
-/* ---- body.c ------------------------------------------------------------------ */
+/* ---- body.c ------------------------------------------------------------- */
 
 /* The pool for a user's peers, made if need be; negative: an error. */
 int ahp__pool_for(struct ahp_agent *agent, uint32_t uid,
@@ -588,8 +593,8 @@ int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
 void ahp__body_ref(struct ahp_agent *agent, uint32_t body);
 void ahp__body_unref(struct ahp_agent *agent, uint32_t body);
 /*
- * Nothing else is to be done: a step, 0.13 ms and rarely some ms, of what the options
- * ask for ahead of need. True: there is more of it.
+ * Nothing else is to be done: a step, 0.13 ms and rarely some ms, of what the
+ * options ask for ahead of need. True: there is more of it.
  */
 bool ahp__bodies_prepare(struct ahp_agent *agent);
 /* Takes back what peers say that they do not need any more. */

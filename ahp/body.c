@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bodies: blocks of an arena with a private count of who still needs them. There
- * is an arena for each user whose agents we talk to: what is lent to one user's
- * agents, another's cannot map.
+ * Bodies: blocks of an arena with a private count of who still needs them.
+ * There is an arena for each user whose agents we talk to: what is lent to one
+ * user's agents, another's cannot map.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +14,7 @@
 #define LARGE_TENSOR_ALIGN 4096
 #define COLLECT_BYTES	   (1u << 20) /* of the window's several MiB */
 
-int ahp__pool_for(struct ahp_agent *agent, uint32_t uid,
-		  struct avp_reason *why)
+int ahp__pool_for(struct ahp_agent *agent, uint32_t uid, struct avp_reason *why)
 {
 	struct avp_arena_options options = {
 		.size = sizeof(options),
@@ -68,9 +67,9 @@ void ahp__bodies_collect(struct ahp_agent *agent)
 }
 
 /*
- * Before each loan: what came with the peers' messages is here already. Their ack
- * lines are asked only when there is much to be had: to read one that its owner
- * has just written takes as long as the rest of a loan.
+ * Before each loan: what came with the peers' messages is here already. Their
+ * ack lines are asked only when there is much to be had: to read one that its
+ * owner has just written takes as long as the rest of a loan.
  */
 static void collect_cheaply(struct ahp_agent *agent)
 {
@@ -174,8 +173,8 @@ static int loan_pool(struct ahp_agent *agent, const char *target,
 int ahp_loan(struct ahp_agent *agent, const char *target, uint64_t bytes,
 	     uint32_t headroom, struct ahp_loan *loan, struct avp_reason *why)
 {
-	uint64_t align = bytes >= LARGE_BYTES ? LARGE_TENSOR_ALIGN :
-						TENSOR_ALIGN;
+	uint64_t align =
+		bytes >= LARGE_BYTES ? LARGE_TENSOR_ALIGN : TENSOR_ALIGN;
 	uint64_t front = headroom ? headroom : AHP_HEADROOM;
 	uint32_t body;
 	int pool, error;
@@ -183,10 +182,11 @@ int ahp_loan(struct ahp_agent *agent, const char *target, uint64_t bytes,
 	AHP_GUARD(agent);
 	front = (front + align - 1) & ~(align - 1);
 	if (front > UINT32_MAX)
-		return avp__fail(why, AVP_TOO_LARGE,
-				 "headroom of %u bytes; it must stay below 4 GiB "
-				 "when it is rounded up",
-				 headroom);
+		return avp__fail(
+			why, AVP_TOO_LARGE,
+			"headroom of %u bytes; it must stay below 4 GiB "
+			"when it is rounded up",
+			headroom);
 	if (bytes > SEGMENT_CAP - front)
 		return avp__fail(why, AVP_TOO_LARGE,
 				 "a loan of %llu bytes; one block has at most "

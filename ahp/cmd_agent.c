@@ -15,7 +15,7 @@
 #define SLICE_NS   100000000ll
 #define OPEN_TRIES 16
 
-/* ---- time and signals ------------------------------------------------------ */
+/* ---- time and signals --------------------------------------------------- */
 
 int64_t cmd_now_ns(void)
 {
@@ -66,7 +66,7 @@ int cmd_interrupted(struct avp_reason *why)
 	return avp__fail(why, AVP_TIMEOUT, "ended by signal %d", cmd_signal());
 }
 
-/* ---- configuration --------------------------------------------------------- */
+/* ---- configuration ------------------------------------------------------ */
 
 const struct ahp_config *cmd_configuration(struct avp_reason *why)
 {
@@ -124,8 +124,8 @@ int cmd_agent_model(struct ahp_agent *agent, const char *config_file,
 	if (!err)
 		err = avp_config_open(&config, file.data, file.len, why);
 	if (!err)
-		err = ahp_agent_set_identity(
-			agent, avp_config_identity(config), why);
+		err = ahp_agent_set_identity(agent, avp_config_identity(config),
+					     why);
 	avp_config_close(config);
 	cmd_file_fini(&file);
 	return err;
@@ -141,7 +141,7 @@ int cmd_observe(ahp_visit *visit, void *arg, struct avp_reason *why)
 				 arg, why);
 }
 
-/* ---- what is printed ------------------------------------------------------- */
+/* ---- what is printed ---------------------------------------------------- */
 
 void cmd_member_foreign(struct avp_json_writer *w, const char *key,
 			struct avp_str text)
@@ -181,9 +181,10 @@ void cmd_put_stats(struct avp_json_writer *w, const struct ahp_stats *s)
 	avp_json_member_uint(w, "links", s->links);
 }
 
-/* ---- bodies ---------------------------------------------------------------- */
+/* ---- bodies ------------------------------------------------------------- */
 
-/* The sender may change its memory while we look: a copy is what is looked at. */
+/* The sender may change its memory while we look: a copy is what is looked
+ * at. */
 static int copy_body(struct cmd_body *b, const struct ahp_message *m,
 		     struct avp_reason *why)
 {

@@ -15,8 +15,8 @@ int64_t cmd_now_ns(void);
 int64_t cmd_end_ns(int64_t timeout_ns);
 
 /*
- * From now on SIGINT, SIGTERM and SIGHUP are noted, the first time: an agent has
- * names to remove. cmd_signal() tells which one came, or 0.
+ * From now on SIGINT, SIGTERM and SIGHUP are noted, the first time: an agent
+ * has names to remove. cmd_signal() tells which one came, or 0.
  */
 void cmd_catch_signals(void);
 int cmd_signal(void);
@@ -83,7 +83,8 @@ int cmd_body_read(struct cmd_body *body, const struct ahp_message *message,
 		  struct avp_reason *why);
 void cmd_body_fini(struct cmd_body *body);
 
-/* The body as the next value: JSON as it is, a frame as `frame decode` has it. */
+/* The body as the next value: JSON as it is, a frame as `frame decode` has
+ * it. */
 int cmd_put_body(struct avp_json_writer *w, const struct cmd_body *body,
 		 struct avp_reason *why);
 

@@ -35,7 +35,7 @@ static bool is(const struct request *r, const char *what)
 	return !strcmp(r->what, what);
 }
 
-/* ---- show ------------------------------------------------------------------ */
+/* ---- show --------------------------------------------------------------- */
 
 /* The frame as `frame decode` has it; one that is none is told as such. */
 static int put_frame(struct request *r, const struct ahp_dlq_entry *e,
@@ -80,7 +80,7 @@ static int put_entry(struct request *r, const struct ahp_dlq_entry *e,
 	return err;
 }
 
-/* ---- replay ---------------------------------------------------------------- */
+/* ---- replay ------------------------------------------------------------- */
 
 static int place_body(struct request *r, const struct ahp_dlq_replay *p,
 		      struct ahp_outgoing *out, struct ahp_loan *loan,
@@ -226,7 +226,7 @@ static int replay(struct request *r, const struct ahp_dlq_entry *e,
 	return 0;
 }
 
-/* ---- all of them ----------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------- */
 
 static int clear_one(struct request *r, uint64_t number, struct avp_reason *why)
 {
@@ -307,7 +307,7 @@ static int run(struct request *r, struct avp_reason *why)
 	return err ? err : each(r, why);
 }
 
-/* ---- arguments ------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------- */
 
 static int check_words(struct request *r, const char *word)
 {

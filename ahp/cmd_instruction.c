@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avpctl instruction: the compact instruction of a task, as a sender adds it. */
+/* avpctl instruction: the compact instruction of a task, as a sender adds
+ * it. */
 #include <avp/message.h>
 
 #include "codec/json_internal.h"

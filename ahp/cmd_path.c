@@ -21,9 +21,9 @@
 #define SAMPLES_MAX 100000
 
 /*
- * Puts this process on a processor of its own, the which-th of those it may use.
- * Where the scheduler leaves both on one, each spins in the other's way, and it
- * is the scheduler that is measured.
+ * Puts this process on a processor of its own, the which-th of those it may
+ * use. Where the scheduler leaves both on one, each spins in the other's way,
+ * and it is the scheduler that is measured.
  */
 static void pin(const cpu_set_t *all, int which)
 {
@@ -39,7 +39,7 @@ static void pin(const cpu_set_t *all, int which)
 	}
 }
 
-/* ---- the other process ----------------------------------------------------- */
+/* ---- the other process -------------------------------------------------- */
 
 static uint64_t read_all(const void *body, uint64_t bytes)
 {
@@ -94,7 +94,7 @@ static int run_other(const struct ahp_agent_options *like, const cpu_set_t *all)
 	return status;
 }
 
-/* ---- this one -------------------------------------------------------------- */
+/* ---- this one ----------------------------------------------------------- */
 
 static int link_other(struct ahp_agent *agent, struct avp_reason *why)
 {

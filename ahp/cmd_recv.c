@@ -25,7 +25,7 @@ struct receiver {
 	struct avp_buf line;
 };
 
-/* ---- files ----------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------- */
 
 static int open_dir(struct receiver *r, struct avp_reason *why)
 {
@@ -69,7 +69,7 @@ static int save_frame(struct receiver *r, struct avp_reason *why)
 	return err;
 }
 
-/* ---- the line -------------------------------------------------------------- */
+/* ---- the line ----------------------------------------------------------- */
 
 /* When it was sent, by the sender's word; nonsense becomes now. */
 static struct ahp_time sent_time(int64_t sent_ns)
@@ -153,7 +153,7 @@ static int print_message(struct receiver *r, const struct ahp_message *m,
 	return err;
 }
 
-/* ---- receiving ------------------------------------------------------------- */
+/* ---- receiving ---------------------------------------------------------- */
 
 static int deal_with(struct receiver *r, struct ahp_message *m,
 		     struct avp_reason *why)
@@ -168,7 +168,8 @@ static int deal_with(struct receiver *r, struct ahp_message *m,
 		err = print_message(r, m, unreadable ? &bad : NULL, why);
 	if (err)
 		return err; /* and not accepted */
-	/* A sender that is gone, or a method without answer: nothing is owed. */
+	/* A sender that is gone, or a method without answer: nothing is
+	 * owed. */
 	if (unreadable)
 		ahp_reject(r->agent, m);
 	else
@@ -243,7 +244,7 @@ static int run(struct receiver *r, struct avp_reason *why)
 			 (double)r->timeout_ns * 1e-9);
 }
 
-/* ---- arguments ------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------- */
 
 static int parse(struct receiver *r, int argc, char **argv)
 {
@@ -283,9 +284,8 @@ static int parse(struct receiver *r, int argc, char **argv)
 	if (!r->id)
 		return cmd_failf("recv", AVP_USAGE,
 				 "--as ID is needed; see avpctl recv --help");
-	if (r->out_dir &&
-	    (strlen(r->out_dir) > 4096 ||
-	     !avp__utf8_valid(r->out_dir, strlen(r->out_dir))))
+	if (r->out_dir && (strlen(r->out_dir) > 4096 ||
+			   !avp__utf8_valid(r->out_dir, strlen(r->out_dir))))
 		return cmd_failf("recv", AVP_USAGE,
 				 "--out has to be UTF-8 of at most 4096 bytes: "
 				 "the lines have it in \"file\"");

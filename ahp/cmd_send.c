@@ -26,7 +26,7 @@ struct sender {
 	bool has_result;
 };
 
-/* ---- the body -------------------------------------------------------------- */
+/* ---- the body ----------------------------------------------------------- */
 
 static int check_json(const char *text, struct avp_reason *why)
 {
@@ -85,9 +85,10 @@ static int place_frame(struct sender *s, const struct avp_frame *frame,
 	return 0;
 }
 
-/* ---- sending --------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
-/* An agent that is not there (yet) is waited for if a time was given for that. */
+/* An agent that is not there (yet) is waited for if a time was given for
+ * that. */
 static int link_target(struct sender *s, struct avp_reason *why)
 {
 	int err;
@@ -141,7 +142,7 @@ static int publish(struct sender *s, const struct avp_frame *frame,
 	return err;
 }
 
-/* ---- waiting --------------------------------------------------------------- */
+/* ---- waiting ------------------------------------------------------------ */
 
 /* Words for how a message ended, or for that it has not. */
 static int judge(const struct sender *s, int status, struct avp_reason *why)
@@ -223,7 +224,7 @@ static int wait_result(struct sender *s, struct avp_reason *why)
 	}
 }
 
-/* ---- the answer ------------------------------------------------------------ */
+/* ---- the answer --------------------------------------------------------- */
 
 static const char *status_name(const struct sender *s, int err)
 {
@@ -291,7 +292,7 @@ static int send_message(struct sender *s, struct avp_reason *why)
 	return err;
 }
 
-/* ---- arguments ------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------- */
 
 static int parse_method(const char *name, uint8_t *method)
 {

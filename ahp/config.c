@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keys of the configuration, which file counts, and what follows from it. */
+/* The keys of the configuration, which file counts, and what follows from
+ * it. */
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>

@@ -4,11 +4,11 @@
  *
  * It is a mapping of sections: ahp, shm, ring and dlq, which are read here, key
  * by key; and latent and gateway, of which only the names are known here: their
- * owners check what is in them. Every key is optional. avp.example.yaml, which is
- * installed as an example, explains them all.
+ * owners check what is in them. Every key is optional. avp.example.yaml, which
+ * is installed as an example, explains them all.
  *
- * Reading is strict: a section or key that is not known, one that comes twice, a
- * value of another type or out of range, an anchor, alias or tag, a second
+ * Reading is strict: a section or key that is not known, one that comes twice,
+ * a value of another type or out of range, an anchor, alias or tag, a second
  * document, nesting beyond AHP_CONFIG_MAX_DEPTH, a file over
  * AHP_CONFIG_MAX_BYTES, or one that cannot be read is AVP_BAD_CONFIG, and the
  * reason says "file:line:column: what was found; what was expected".
@@ -64,7 +64,7 @@ struct ahp_config {
 	uint64_t quota_bytes;
 	uint64_t first_segment_bytes;
 	uint64_t reserve_bytes; /* 0: none */
-	bool huge_pages; /* true */
+	bool huge_pages;	/* true */
 	bool lock, prefault, strict;
 
 	/* ring */
@@ -82,9 +82,9 @@ struct ahp_config {
 void ahp_config_defaults(struct ahp_config *config);
 
 /*
- * Reads a text; name is what errors call it. *config is filled with the defaults
- * and what the text says. 0, AVP_BAD_CONFIG with *config in no particular state,
- * or AVP_NO_MEMORY.
+ * Reads a text; name is what errors call it. *config is filled with the
+ * defaults and what the text says. 0, AVP_BAD_CONFIG with *config in no
+ * particular state, or AVP_NO_MEMORY.
  */
 int ahp_config_parse(struct ahp_config *config, const char *name,
 		     const void *text, size_t len, struct avp_reason *why);
@@ -95,18 +95,18 @@ int ahp_config_read(struct ahp_config *config, const char *path,
 
 /*
  * Reads the file that counts: path (a --config), else $AVP_CONFIG, else
- * ~/.config/avp/avp.yaml if there is one, else /etc/avp/avp.yaml if there is one,
- * else none: the defaults. The first two have to be there.
+ * ~/.config/avp/avp.yaml if there is one, else /etc/avp/avp.yaml if there is
+ * one, else none: the defaults. The first two have to be there.
  */
 int ahp_config_load(struct ahp_config *config, const char *path,
 		    struct avp_reason *why);
 
 /*
  * Fills the options of an agent with what the configuration says, but for what
- * they say already (anything not 0; flags are added to those that are there, so a
- * program that cannot do with one takes it away afterwards). The namespace too, unless $AVP_NAMESPACE is
- * set: the environment outranks the file. Strings and uids are borrowed from
- * *config. The size is set.
+ * they say already (anything not 0; flags are added to those that are there,
+ * so a program that cannot do with one takes it away afterwards). The
+ * namespace too, unless $AVP_NAMESPACE is set: the environment outranks the
+ * file. Strings and uids are borrowed from *config. The size is set.
  */
 void ahp_config_agent(const struct ahp_config *config,
 		      struct ahp_agent_options *options);

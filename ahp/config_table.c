@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* YAML by tables, out of libyaml's events: nothing is built, nothing expanded. */
+/* YAML by tables, out of libyaml's events: nothing is built, nothing
+ * expanded. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A reader of YAML sections by tables: one row for each key says where its value
- * goes, of what type it is and from where to where it may be. The gateway reads
- * its own section with a table of its own.
+ * A reader of YAML sections by tables: one row for each key says where its
+ * value goes, of what type it is and from where to where it may be. The
+ * gateway reads its own section with a table of its own.
  */
 #ifndef AVP_AHP_CONFIG_TABLE_H
 #define AVP_AHP_CONFIG_TABLE_H
@@ -89,8 +89,8 @@ bool avp__config_is_name(const char *text);
 
 /*
  * Reads a text into the struct at `to`. Sections are up to a NULL name; those
- * without keys are passed over. Errors as for ahp_config_parse(); what was put on
- * the heap until then is in the struct, to be freed by the caller.
+ * without keys are passed over. Errors as for ahp_config_parse(); what was put
+ * on the heap until then is in the struct, to be freed by the caller.
  */
 int avp__config_parse(const struct config_section *sections, void *to,
 		      const char *name, const void *text, size_t len,
@@ -110,8 +110,8 @@ __attribute__((format(printf, 4, 5), cold)) int avp__config_bad(
 	const char *format, ...);
 
 /*
- * The file that counts, as ahp_config_load() says: 1 with *from, which may point
- * into `own`; 0 when there is none.
+ * The file that counts, as ahp_config_load() says: 1 with *from, which may
+ * point into `own`; 0 when there is none.
  */
 int avp__config_find(const char *path, char own[AHP_CONFIG_PATH],
 		     const char **from);
@@ -120,7 +120,7 @@ int avp__config_find(const char *path, char own[AHP_CONFIG_PATH],
 int avp__config_slurp(const char *path, char **text, size_t *len,
 		      struct avp_reason *why);
 
-/* ---- single values: config_value.c ----------------------------------------- */
+/* ---- single values: config_value.c -------------------------------------- */
 
 /* What a key takes, in words. */
 void avp__config_expected(const struct config_key *key, char *to, size_t cap);

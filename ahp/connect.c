@@ -65,8 +65,8 @@ static int link_peer(struct ahp_agent *agent, struct ahp__peer *peer,
 		if (error != AVP_AGAIN)
 			return error;
 		/*
-		 * Both connected at once: the other's connection stays. Who does
-		 * not wait is told to ask again, and comes upon it then.
+		 * Both connected at once: the other's connection stays. Who
+		 * does not wait is told to ask again, and comes upon it then.
 		 */
 		left = left_until(end_ns);
 		if (!left)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ids lie in a ring, in order of entry. A table of buckets tells where: a
- * bucket is a line of the cache, and holds 15 cells, of which eight are taken on
- * average. A cell has 11 bits of the hash and the place in the ring; so a look-up
- * costs one miss of the cache, in a table of 8 bytes an id, and looks at an id
- * only when those bits agree. One in a hundred buckets is full: what does not fit
- * goes to the next one with room, and its own bucket says how far to look. What
- * is evicted is known long before: its bucket is fetched into the cache early,
- * and costs no wait.
+ * bucket is a line of the cache, and holds 15 cells, of which eight are taken
+ * on average. A cell has 11 bits of the hash and the place in the ring; so a
+ * look-up costs one miss of the cache, in a table of 8 bytes an id, and looks
+ * at an id only when those bits agree. One in a hundred buckets is full: what
+ * does not fit goes to the next one with room, and its own bucket says how far
+ * to look. What is evicted is known long before: its bucket is fetched into
+ * the cache early, and costs no wait.
  */
 #include <assert.h>
 #include <emmintrin.h>
@@ -61,8 +61,9 @@ uint64_t ahp__dedup_bytes(uint32_t ids)
 }
 
 /*
- * In huge pages where they are to be had: each look-up is a random access, which
- * in small ones misses the TLB too. Address space that only aligns costs nothing.
+ * In huge pages where they are to be had: each look-up is a random access,
+ * which in small ones misses the TLB too. Address space that only aligns costs
+ * nothing.
  */
 static int map_memory(struct ahp__dedup *d, uint64_t bytes)
 {

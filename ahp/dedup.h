@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A window of message ids: the last N that were entered, forgotten in the order
- * in which they came. 24 bytes an id, reserved at once, touched as it fills. One
- * thread at a time. The hash is keyed, since ids come from peers.
+ * in which they came. 24 bytes an id, reserved at once, touched as it fills.
+ * One thread at a time. The hash is keyed, since ids come from peers.
  */
 #ifndef AVP_AHP_DEDUP_H
 #define AVP_AHP_DEDUP_H
@@ -14,7 +14,8 @@
 
 struct ahp__dedup;
 
-/* ids is rounded up to a power of two, 16 at least. AVP_USAGE, AVP_NO_MEMORY. */
+/* ids is rounded up to a power of two, 16 at least. AVP_USAGE,
+ * AVP_NO_MEMORY. */
 int ahp__dedup_new(struct ahp__dedup **dedup, uint32_t ids);
 void ahp__dedup_free(struct ahp__dedup *dedup);
 

@@ -21,22 +21,24 @@
  * The bound: the letters that are there, with their bodies, take at most
  * max_bytes. What would exceed them is refused with AVP_QUEUE_FULL, because a
  * letter that was stored is never dropped unasked; with AHP_DLQ_DROP_OLDEST the
- * oldest letters go instead, a quarter of the bound at a time. Letters that were
- * removed leave holes; the journal is written anew without them once they take
- * more than the letters do, or a quarter of the bound: so the file has at most
- * 1.25 times max_bytes, and for a moment there are two.
+ * oldest letters go instead, a quarter of the bound at a time. Letters that
+ * were removed leave holes; the journal is written anew without them once they
+ * take more than the letters do, or a quarter of the bound: so the file has at
+ * most 1.25 times max_bytes, and for a moment there are two.
  *
- * Processes: any number may use one queue at the same time; each operation takes
- * the queue's lock (flock) and sees what others did before. Waiting for the lock
- * can block for as long as another one rewrites the journal. A process killed in
- * an operation leaves a queue that the next one repairs. In a forked child every
- * call answers AVP_FORKED, except ahp_dlq_close(), which frees its copy. Threads:
- * all calls on one queue may come from any thread; ahp_dlq_commit() waits for the
- * disk without keeping the others from appending.
+ * Processes: any number may use one queue at the same time; each operation
+ * takes the queue's lock (flock) and sees what others did before. Waiting for
+ * the lock can block for as long as another one rewrites the journal. A
+ * process killed in an operation leaves a queue that the next one repairs. In
+ * a forked child every call answers AVP_FORKED, except ahp_dlq_close(), which
+ * frees its copy. Threads: all calls on one queue may come from any thread;
+ * ahp_dlq_commit() waits for the disk without keeping the others from
+ * appending.
  *
- * Errors everywhere: AVP_PERMISSION (read-only, or not ours), AVP_IO (a full disk
- * or quota, a failing one), AVP_NO_MEMORY, AVP_DESERIALIZATION_ERROR (the journal
- * is none, or of a newer version). A write that fails leaves the queue as it was.
+ * Errors everywhere: AVP_PERMISSION (read-only, or not ours), AVP_IO (a full
+ * disk or quota, a failing one), AVP_NO_MEMORY, AVP_DESERIALIZATION_ERROR (the
+ * journal is none, or of a newer version). A write that fails leaves the queue
+ * as it was.
  */
 #ifndef AVP_DLQ_H
 #define AVP_DLQ_H
@@ -79,8 +81,8 @@ struct ahp_dlq;
 
 /*
  * The directory of a namespace's queue, DIR/NAMESPACE, with dir and name_space
- * as above. Returns the length of path; AVP_USAGE for a bad name, or when it does
- * not fit, or without a home directory.
+ * as above. Returns the length of path; AVP_USAGE for a bad name, or when it
+ * does not fit, or without a home directory.
  */
 int ahp_dlq_dir(const char *dir, const char *name_space, char *path, size_t cap,
 		struct avp_reason *why);
@@ -92,7 +94,7 @@ int ahp_dlq_open(struct ahp_dlq **dlq, const struct ahp_dlq_options *options,
 /* Frees it. Does not commit. NULL is allowed. */
 void ahp_dlq_close(struct ahp_dlq *dlq);
 
-/* ---- storing --------------------------------------------------------------- */
+/* ---- storing ------------------------------------------------------------ */
 
 /* What is to be kept. Everything is borrowed for the call. */
 struct ahp_dlq_letter {
@@ -115,9 +117,9 @@ struct ahp_dlq_letter {
 
 /*
  * Appends a letter. *ticket (from 1 on, growing; may be NULL) is for
- * ahp_dlq_stored(). AVP_QUEUE_FULL at the bound; AVP_TOO_LARGE for a letter that
- * would not fit an empty queue, or over AHP_DLQ_ENTRY_BYTES without its body;
- * AVP_SERIALIZATION_ERROR for a message that is no UTF-8.
+ * ahp_dlq_stored(). AVP_QUEUE_FULL at the bound; AVP_TOO_LARGE for a letter
+ * that would not fit an empty queue, or over AHP_DLQ_ENTRY_BYTES without its
+ * body; AVP_SERIALIZATION_ERROR for a message that is no UTF-8.
  */
 int ahp_dlq_append(struct ahp_dlq *dlq, const struct ahp_dlq_letter *letter,
 		   uint64_t *ticket, struct avp_reason *why);
@@ -125,15 +127,15 @@ int ahp_dlq_append(struct ahp_dlq *dlq, const struct ahp_dlq_letter *letter,
 /*
  * Brings to the disk what was appended before the call, by whatever thread.
  * After AVP_IO the disk is not believed any more: this and ahp_dlq_append()
- * answer AVP_IO until the queue is closed and opened again, and tickets that were
- * not stored before never are.
+ * answer AVP_IO until the queue is closed and opened again, and tickets that
+ * were not stored before never are.
  */
 int ahp_dlq_commit(struct ahp_dlq *dlq, struct avp_reason *why);
 
 /* 1: it is on the disk; 0: not yet (or never, after a failed commit). */
 int ahp_dlq_stored(const struct ahp_dlq *dlq, uint64_t ticket);
 
-/* ---- looking --------------------------------------------------------------- */
+/* ---- looking ------------------------------------------------------------ */
 
 /* A letter that was read; freed by ahp_dlq_entry_fini(). */
 struct ahp_dlq_entry {
@@ -153,8 +155,8 @@ struct ahp_dlq_entry {
 
 /*
  * The first letter with a number above `after`, oldest first: 1 with *entry
- * filled, 0 when there is none. after 0 looks at the journal anew; the others go
- * on in what was seen then.
+ * filled, 0 when there is none. after 0 looks at the journal anew; the others
+ * go on in what was seen then.
  */
 int ahp_dlq_next(struct ahp_dlq *dlq, uint64_t after,
 		 struct ahp_dlq_entry *entry, struct avp_reason *why);
@@ -195,7 +197,7 @@ struct ahp_dlq_info {
 int ahp_dlq_info(struct ahp_dlq *dlq, struct ahp_dlq_info *info,
 		 struct avp_reason *why);
 
-/* ---- removing -------------------------------------------------------------- */
+/* ---- removing ----------------------------------------------------------- */
 
 /* 1 when it was there, 0 when not. On the disk when this returns, as below. */
 int ahp_dlq_remove(struct ahp_dlq *dlq, uint64_t number,
@@ -208,7 +210,7 @@ int ahp_dlq_clear(struct ahp_dlq *dlq, struct avp_str agent, uint64_t *count,
 /* Writes the journal anew without what was removed. Done unasked as needed. */
 int ahp_dlq_compact(struct ahp_dlq *dlq, struct avp_reason *why);
 
-/* ---- replaying ------------------------------------------------------------- */
+/* ---- replaying ---------------------------------------------------------- */
 
 /*
  * A letter on its way back. The message goes out as a new one: with the id
@@ -228,10 +230,10 @@ struct ahp_dlq_replay {
 };
 
 /*
- * Takes a letter for replay: nobody else can until ahp_dlq_replay_end(), or this
- * process ends. 1; 0 when it is not there; AVP_AGAIN when somebody else has it;
- * AVP_INVALID_MESSAGE when there is nothing to send (an error without a message,
- * a body that was lost, or is neither JSON nor a frame).
+ * Takes a letter for replay: nobody else can until ahp_dlq_replay_end(), or
+ * this process ends. 1; 0 when it is not there; AVP_AGAIN when somebody else
+ * has it; AVP_INVALID_MESSAGE when there is nothing to send (an error without
+ * a message, a body that was lost, or is neither JSON nor a frame).
  */
 int ahp_dlq_replay_begin(struct ahp_dlq *dlq, uint64_t number,
 			 struct ahp_dlq_replay *replay, struct avp_reason *why);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a journal holds, in memory: where its letters and bodies lie and which of
- * them are still wanted. Both arrays ascend by place in the file, letters by
- * number too. Made by a scan, kept up to date by each operation, thrown away and
- * made again after a failure.
+ * What a journal holds, in memory: where its letters and bodies lie and which
+ * of them are still wanted. Both arrays ascend by place in the file, letters
+ * by number too. Made by a scan, kept up to date by each operation, thrown
+ * away and made again after a failure.
  */
 #ifndef AVP_AHP_DLQ_INDEX_H
 #define AVP_AHP_DLQ_INDEX_H

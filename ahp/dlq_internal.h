@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One open queue, and how its files share it. Every operation stands between
- * enter and leave, which take the handle's mutex and the queue's lock, and bring
- * the index up to what other processes have done. When that or a rewriting fails
- * the index is forgotten: the next operation reads the journal anew.
+ * enter and leave, which take the handle's mutex and the queue's lock, and
+ * bring the index up to what other processes have done. When that or a
+ * rewriting fails the index is forgotten: the next operation reads the journal
+ * anew.
  */
 #ifndef AVP_AHP_DLQ_INTERNAL_H
 #define AVP_AHP_DLQ_INTERNAL_H
@@ -36,7 +37,8 @@ struct ahp_dlq {
 
 enum dlq__mode { DLQ__LOOK, DLQ__CHANGE };
 
-/* 0, or an error with nothing taken. CHANGE repairs and makes what is missing. */
+/* 0, or an error with nothing taken. CHANGE repairs and makes what is
+ * missing. */
 int avp__dlq_enter(struct ahp_dlq *dlq, enum dlq__mode mode,
 		   struct avp_reason *why);
 
@@ -60,8 +62,9 @@ int avp__dlq_sync(struct ahp_dlq *dlq, struct avp_reason *why);
 
 /*
  * A commit in two halves, for who does not wait for the disk: an fd of the
- * journal to be synced, with the last ticket that this stores; AVP_AGAIN when all
- * are stored. The second half takes the fd, and the errno of the syncing, or 0.
+ * journal to be synced, with the last ticket that this stores; AVP_AGAIN when
+ * all are stored. The second half takes the fd, and the errno of the syncing,
+ * or 0.
  */
 int avp__dlq_commit_begin(struct ahp_dlq *dlq, uint64_t *upto,
 			  struct avp_reason *why);

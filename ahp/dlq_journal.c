@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Records in a file: written whole or not at all, found again after anything. */
+/* Records in a file: written whole or not at all, found again after
+ * anything. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,11 +28,11 @@ int avp__journal_fail(struct avp_reason *why, const char *what,
 		code = AVP_PERMISSION;
 	else if (error == ENOMEM || error == EMFILE || error == ENFILE)
 		code = AVP_NO_MEMORY;
-	return avp__fail(why, code, "dead letter queue: %s %s: %s", what, name,
-			 error == EISDIR
-				 ? "it is a directory, which no queue has made; "
-				   "remove it"
-				 : strerror(error));
+	return avp__fail(
+		why, code, "dead letter queue: %s %s: %s", what, name,
+		error == EISDIR ? "it is a directory, which no queue has made; "
+				  "remove it"
+				: strerror(error));
 }
 
 uint32_t avp__journal_crc(uint32_t crc, const void *bytes, uint64_t len)
@@ -136,7 +137,8 @@ struct scan {
 	struct avp_reason *why;
 };
 
-/* Makes `need` bytes at off visible; they are within the file and the buffer. */
+/* Makes `need` bytes at off visible; they are within the file and the
+ * buffer. */
 static const uint8_t *look(struct scan *s, uint64_t off, size_t need)
 {
 	uint64_t len = s->file_bytes - off;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The file of a dead letter queue. A header of 64 bytes, then records without
- * gaps, each a head of 32 bytes and what the head says. Numbers are in the host's
- * byte order: the file is for the host that wrote it.
+ * gaps, each a head of 32 bytes and what the head says. Numbers are in the
+ * host's byte order: the file is for the host that wrote it.
  *
  * A record counts when both its checksums fit. The head's begins with the
  * file's random salt, so that a body that holds bytes of a journal is no record
@@ -85,16 +85,17 @@ typedef int avp__journal_visit(void *arg, const struct journal_seen *seen);
 
 /*
  * Reads the header: 0; AVP_AGAIN when the file is shorter than one and holds
- * nothing else (its making was cut short); AVP_DESERIALIZATION_ERROR for another
- * file or version; AVP_IO.
+ * nothing else (its making was cut short); AVP_DESERIALIZATION_ERROR for
+ * another file or version; AVP_IO.
  */
 int avp__journal_read_header(int fd, struct journal_header *header,
 			     struct avp_reason *why);
 
 /*
  * Visits the records from *end on and moves *end behind the last one. What lies
- * behind that is torn. *damaged grows by the bytes that were passed over between
- * records. Time and memory are bounded by the file's size, whatever it holds.
+ * behind that is torn. *damaged grows by the bytes that were passed over
+ * between records. Time and memory are bounded by the file's size, whatever it
+ * holds.
  */
 int avp__journal_scan(int fd, uint64_t salt, uint64_t file_bytes, uint64_t *end,
 		      uint64_t *damaged, avp__journal_visit *visit, void *arg,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A letter on its way back. It is claimed by a lock of one byte, at its number's
- * place in the lock file, which ends with the process that holds it; what is sent
- * says by `replay_of` which message it was.
+ * A letter on its way back. It is claimed by a lock of one byte, at its
+ * number's place in the lock file, which ends with the process that holds it;
+ * what is sent says by `replay_of` which message it was.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -424,9 +424,9 @@ int ahp_dlq_dir(const char *dir, const char *name_space, char *path, size_t cap,
 static int check_options(const struct ahp_dlq_options *options,
 			 struct ahp_dlq_options *o, struct avp_reason *why)
 {
-	int err = avp__options_copy(o, sizeof(*o), sizeof(*o), options,
-				    AHP_DLQ_DROP_OLDEST | AHP_DLQ_READ_ONLY,
-				    why);
+	int err =
+		avp__options_copy(o, sizeof(*o), sizeof(*o), options,
+				  AHP_DLQ_DROP_OLDEST | AHP_DLQ_READ_ONLY, why);
 
 	if (!err)
 		err = avp__options_reserved(o->reserved, 4, why);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a link begins: connected or accepted, greeted (Hello both ways), adopted
- * by the peer of that name, shared (page and lane both ways), up. Its life after
- * that is in link.c.
+ * by the peer of that name, shared (page and lane both ways), up. Its life
+ * after that is in link.c.
  *
  * There is one link for a pair. When both connect at once, the connection that
  * the smaller id made stays; each end can tell without asking the other.
@@ -16,7 +16,7 @@
 #include "ahp/link.h"
 #include "ahp/retry.h"
 
-/* ---- Hello ------------------------------------------------------------------- */
+/* ---- Hello -------------------------------------------------------------- */
 
 static int say_hello(struct ahp__link *link, const char *to,
 		     struct avp_reason *why)
@@ -61,9 +61,9 @@ static bool hello_ok(const struct wire_hello *hello, size_t bytes)
 
 /*
  * Another opening of an agent that we are linked to says Hello. The old one has
- * hung up, or is dead and a forked child keeps its socket, or is the same process;
- * else somebody takes a name that is not his. Without a pidfd that cannot be
- * told, and the new one is believed.
+ * hung up, or is dead and a forked child keeps its socket, or is the same
+ * process; else somebody takes a name that is not his. Without a pidfd that
+ * cannot be told, and the new one is believed.
  */
 static int replace(struct ahp__link *other, const struct ahp__link *link,
 		   struct avp_reason *why)
@@ -199,7 +199,7 @@ void ahp__greeting_hello(struct ahp__link *link, const struct wire_hello *hello,
 		ahp__link_refuse(link, &why);
 }
 
-/* ---- page and lane ----------------------------------------------------------- */
+/* ---- page and lane ------------------------------------------------------ */
 
 static int check_page(struct ahp__link *link, struct avp_reason *why)
 {
@@ -265,7 +265,7 @@ void ahp__greeting_share(struct ahp__link *link, const int *fds, unsigned n)
 	ahp__retry_link_up(link);
 }
 
-/* ---- refusals ---------------------------------------------------------------- */
+/* ---- refusals ----------------------------------------------------------- */
 
 /* A code of ours, for what a peer says is one. */
 static int known_code(int32_t code)
@@ -289,7 +289,7 @@ void ahp__greeting_refused(struct ahp__link *link, struct wire_refuse *say,
 	ahp__link_fail(link, &why);
 }
 
-/* ---- connecting -------------------------------------------------------------- */
+/* ---- connecting --------------------------------------------------------- */
 
 static int greet(struct ahp__link *link, int sock, struct avp_reason *why)
 {
@@ -339,8 +339,8 @@ int ahp__link_connect(struct ahp_agent *agent, struct ahp__peer *peer,
 }
 
 /*
- * Of too many that have said nothing, the one goes that had the longest time to:
- * who has something to say has said it when its connection is accepted.
+ * Of too many that have said nothing, the one goes that had the longest time
+ * to: who has something to say has said it when its connection is accepted.
  */
 static void drop_stranger(struct ahp_agent *agent)
 {

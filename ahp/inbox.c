@@ -163,7 +163,7 @@ int ahp_request(struct ahp_inbox *inbox, const struct ahp_outgoing *request,
 	return error;
 }
 
-/* ---- tokens -------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------- */
 
 int ahp__payload_parse(const struct ahp_message *m, struct avp_json_doc **doc,
 		       struct avp_reason *why)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An agent's dead letters on their way into a queue on disk. A letter is written
- * to the journal as its message dies: into the page cache, under the queue's
- * lock, since another process may be writing too (some 14 us). What takes
- * milliseconds is to bring it to the disk: for that one fdatasync() is under way
- * at a time, in the agent's loop, and what dies meanwhile waits for the next one.
- * Events of what is not on the disk yet are held back here.
+ * An agent's dead letters on their way into a queue on disk. A letter is
+ * written to the journal as its message dies: into the page cache, under the
+ * queue's lock, since another process may be writing too (some 14 us). What
+ * takes milliseconds is to bring it to the disk: for that one fdatasync() is
+ * under way at a time, in the agent's loop, and what dies meanwhile waits for
+ * the next one. Events of what is not on the disk yet are held back here.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +36,7 @@ struct ahp__keep {
 	uint32_t first, count, room;
 };
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------- */
 
 /* What became of a letter; event may be NULL. */
 static void tell(struct ahp_agent *agent, const struct ahp_event *event,
@@ -71,7 +71,8 @@ static int make_room(struct ahp__keep *k)
 	return 0;
 }
 
-/* Until the disk has that ticket; without memory for that it is not promised. */
+/* Until the disk has that ticket; without memory for that it is not
+ * promised. */
 static void hold_back(struct ahp_agent *agent, const struct ahp_event *event,
 		      uint64_t ticket)
 {
@@ -103,7 +104,7 @@ static void tell_up_to(struct ahp_agent *agent, uint64_t ticket, bool kept)
 		k->told = ticket;
 }
 
-/* ---- letters -------------------------------------------------------------------- */
+/* ---- letters ------------------------------------------------------------ */
 
 struct avp_str avp__dlq_clean(char to[AVP_LANE_ID_BYTES], struct avp_str id)
 {
@@ -217,7 +218,7 @@ void ahp__bury(struct ahp_agent *agent, const struct ahp_dead_letter *letter,
 	tell(agent, event, !error);
 }
 
-/* ---- to the disk ------------------------------------------------------------------ */
+/* ---- to the disk -------------------------------------------------------- */
 
 /* What is not on the disk now never will be: the queue says so from now on. */
 static void lost(struct ahp_agent *agent, int code, const char *text)
@@ -283,7 +284,7 @@ void ahp__keep_turn(struct ahp_agent *agent)
 	commit_here(agent);
 }
 
-/* ---- which queue ------------------------------------------------------------------ */
+/* ---- which queue -------------------------------------------------------- */
 
 /* All that was written is on the disk, or told not to be; the queue may go. */
 static void settle(struct ahp_agent *agent)

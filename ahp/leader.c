@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tasks of a leader. Each task of each agent is a job, found by (task id, agent)
- * when something comes of it, and by its receipt when its delivery ends. The
- * body is held, not copied, as long as one of its jobs is open, so that a dead
- * letter has it.
+ * Tasks of a leader. Each task of each agent is a job, found by (task id,
+ * agent) when something comes of it, and by its receipt when its delivery
+ * ends. The body is held, not copied, as long as one of its jobs is open, so
+ * that a dead letter has it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +50,7 @@ struct ahp_leader {
 	char task[AVP_LANE_ID_BYTES]; /* of the last news */
 };
 
-/* ---- jobs -------------------------------------------------------------------- */
+/* ---- jobs --------------------------------------------------------------- */
 
 static uint32_t *task_bucket(struct ahp_leader *l, struct avp_str task,
 			     uint32_t peer)
@@ -177,7 +177,7 @@ static void close_job(struct ahp_leader *l, uint32_t i)
 	l->open--;
 }
 
-/* ---- opening and closing ------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------ */
 
 int ahp_leader_open(struct ahp_leader **out, struct ahp_agent *agent,
 		    const struct ahp_leader_options *options,
@@ -226,7 +226,7 @@ uint32_t ahp_leader_open_tasks(const struct ahp_leader *l)
 	return l->open;
 }
 
-/* ---- dispatching ----------------------------------------------------------------- */
+/* ---- dispatching -------------------------------------------------------- */
 
 static struct cargo *new_cargo(struct ahp_leader *l,
 			       const struct ahp_outgoing *m)
@@ -326,7 +326,7 @@ int ahp_leader_dispatch(struct ahp_leader *l, const struct ahp_outgoing *task,
 	return sent;
 }
 
-/* ---- tokens ------------------------------------------------------------------------ */
+/* ---- tokens ------------------------------------------------------------- */
 
 static int read_request(const struct ahp_message *m, uint64_t *tokens)
 {
@@ -394,7 +394,7 @@ static void answer_tokens(struct ahp_leader *l, const struct ahp_message *m)
 		      (unsigned long long)granted);
 }
 
-/* ---- news -------------------------------------------------------------------------- */
+/* ---- news --------------------------------------------------------------- */
 
 /* Tells of a job, and closes it unless it is only late. */
 static int tell(struct ahp_leader *l, uint32_t i, enum ahp_news_kind kind,
@@ -418,9 +418,9 @@ static int tell(struct ahp_leader *l, uint32_t i, enum ahp_news_kind kind,
 }
 
 /*
- * Accepted, and no RESULT in time: the collector makes it a dead letter. Its news
- * is an event again, which comes when the letter is kept; false without memory
- * for that one.
+ * Accepted, and no RESULT in time: the collector makes it a dead letter. Its
+ * news is an event again, which comes when the letter is kept; false without
+ * memory for that one.
  */
 static bool bury(struct ahp_leader *l, struct job *job)
 {
@@ -474,7 +474,8 @@ static int take_events(struct ahp_leader *l, struct ahp_news *news)
 	return 0;
 }
 
-/* Deadlines that have passed. 1 when one of them is news; the others' is to come. */
+/* Deadlines that have passed. 1 when one of them is news; the others' is to
+ * come. */
 static int take_late(struct ahp_leader *l, int64_t now_ns,
 		     struct ahp_news *news)
 {

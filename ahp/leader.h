@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * <avp/leader.h>: what leaders and sub-agents do all day, made of <avp/ahp.h>:
- * hand a task to many and collect what comes of it; ask and wait for the answer;
- * ask for tokens, and grant them.
+ * hand a task to many and collect what comes of it; ask and wait for the
+ * answer; ask for tokens, and grant them.
  *
- * Both objects here belong to an agent, which they borrow and which must outlive
- * them; they are used by its thread. While one is open it alone receives for the
- * agent, and a leader alone takes its events. Time-outs as in <avp/ahp.h>.
+ * Both objects here belong to an agent, which they borrow and which must
+ * outlive them; they are used by its thread. While one is open it alone
+ * receives for the agent, and a leader alone takes its events. Time-outs as in
+ * <avp/ahp.h>.
  */
 #ifndef AVP_LEADER_H
 #define AVP_LEADER_H
@@ -18,7 +19,7 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-/* ---- an inbox: messages that wait while one of them is waited for --------------- */
+/* ---- an inbox: messages that wait while one of them is waited for ------- */
 
 struct ahp_inbox;
 
@@ -50,25 +51,26 @@ int ahp_request(struct ahp_inbox *inbox, const struct ahp_outgoing *request,
 
 /*
  * Asks a leader for tokens. *granted: from 0 to what was asked; *remaining (may
- * be NULL): what the leader has left for us. AVP_INVALID_MESSAGE when the answer
- * is none, or grants more than was asked.
+ * be NULL): what the leader has left for us. AVP_INVALID_MESSAGE when the
+ * answer is none, or grants more than was asked.
  */
 int ahp_request_tokens(struct ahp_inbox *inbox, const char *leader,
 		       uint64_t tokens, int64_t timeout_ns, uint64_t *granted,
 		       uint64_t *remaining, struct avp_reason *why);
 
-/* ---- one body, many readers ------------------------------------------------------- */
+/* ---- one body, many readers --------------------------------------------- */
 
 /*
- * Sends a message to each of the targets (NULL: to all agents that we are linked
- * to), its body lying in one place for all. Returns how many took it; code[i]
- * (may be NULL) is what ahp_send() said of target i, or of the i-th link.
+ * Sends a message to each of the targets (NULL: to all agents that we are
+ * linked to), its body lying in one place for all. Returns how many took it;
+ * code[i] (may be NULL) is what ahp_send() said of target i, or of the i-th
+ * link.
  */
 int ahp_broadcast(struct ahp_agent *agent, const struct ahp_outgoing *message,
 		  const char *const *target, uint32_t targets,
 		  int64_t timeout_ns, int *code, struct avp_reason *why);
 
-/* ---- a leader: tasks and what comes of them ----------------------------------------- */
+/* ---- a leader: tasks and what comes of them ----------------------------- */
 
 struct ahp_leader;
 
@@ -92,8 +94,9 @@ void ahp_leader_close(struct ahp_leader *leader);
 /*
  * Hands a TASK with a task id to each target, reliably, as ahp_broadcast(). For
  * each of those that took it there will be one end: RESULT or DEAD. The task's
- * deadline is its deadline_ns (0: the agent's task_timeout_ns). AVP_USAGE without
- * a task id; a target that has this task already: AVP_USAGE in code[i].
+ * deadline is its deadline_ns (0: the agent's task_timeout_ns). AVP_USAGE
+ * without a task id; a target that has this task already: AVP_USAGE in
+ * code[i].
  */
 int ahp_leader_dispatch(struct ahp_leader *leader,
 			const struct ahp_outgoing *task,
@@ -109,9 +112,9 @@ enum ahp_news_kind {
 	AHP_NEWS_PROGRESS = 1, /* of an open task */
 	AHP_NEWS_RESULT = 2,   /* its end */
 	/*
-	 * Its end, too: it could not be delivered, or was accepted and no RESULT
-	 * had come at its deadline. In the second case this call has made it a
-	 * dead letter, with AVP_TIMEOUT.
+	 * Its end, too: it could not be delivered, or was accepted and no
+	 * RESULT had come at its deadline. In the second case this call has
+	 * made it a dead letter, with AVP_TIMEOUT.
 	 */
 	AHP_NEWS_DEAD = 3,
 	/* Its deadline has passed while it is being worked on, not yet accepted;
@@ -129,9 +132,10 @@ struct ahp_news {
 };
 
 /*
- * The next news, waiting for at most timeout_ns: AVP_TIMEOUT. A message goes back
- * by ahp_leader_done(), which accepts it if that is owed, and releases it. A
- * RESULT of a task that is not open (it has ended, or was never ours) is MESSAGE.
+ * The next news, waiting for at most timeout_ns: AVP_TIMEOUT. A message goes
+ * back by ahp_leader_done(), which accepts it if that is owed, and releases
+ * it. A RESULT of a task that is not open (it has ended, or was never ours) is
+ * MESSAGE.
  */
 int ahp_leader_next(struct ahp_leader *leader, struct ahp_news *news,
 		    int64_t timeout_ns);

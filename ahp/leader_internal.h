@@ -17,7 +17,8 @@ bool ahp__events_pop(struct ahp_agent *agent, struct ahp_event *event);
 
 /*
  * A body that many readers have in common: the message's own loan, or a copy in
- * a new one if it is too long for slots. shared says which message to send then.
+ * a new one if it is too long for slots. shared says which message to send
+ * then.
  */
 struct ahp__shared {
 	struct ahp_outgoing message;

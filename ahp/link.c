@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A link's life: its state, its sockets and what is said on them, the segments
- * that go over it, and its end by hang-up, poison or refusal. How it begins is in
- * greeting.c. Words that a peer says are copied off the socket by the kernel;
- * each is checked before it is used, and one that is wrong ends that link alone.
+ * that go over it, and its end by hang-up, poison or refusal. How it begins is
+ * in greeting.c. Words that a peer says are copied off the socket by the
+ * kernel; each is checked before it is used, and one that is wrong ends that
+ * link alone.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@
 #include "ahp/retry.h"
 #include "ring/lane_inline.h"
 
-/* ---- making and freeing ------------------------------------------------------ */
+/* ---- making and freeing ------------------------------------------------- */
 
 static void sock_ready(struct avp_watch *watch, uint32_t events)
 {
@@ -148,7 +149,7 @@ static void close_socket(struct ahp__link *link)
 	link->who.pidfd = -1;
 }
 
-/* ---- what was sent: its ledger ------------------------------------------------- */
+/* ---- what was sent: its ledger ------------------------------------------ */
 
 static void settled(void *arg, uint64_t sequence, uint64_t cookie,
 		    enum avp_ack status, uint32_t count)
@@ -286,7 +287,7 @@ void ahp__link_finish(struct ahp__link *link)
 		ahp__link_free(link);
 }
 
-/* ---- ending ------------------------------------------------------------------ */
+/* ---- ending ------------------------------------------------------------- */
 
 void ahp__link_fail(struct ahp__link *link, const struct avp_reason *why)
 {
@@ -300,8 +301,8 @@ void ahp__link_fail(struct ahp__link *link, const struct avp_reason *why)
 }
 
 /*
- * The last acknowledgements of a peer that is gone may ride on messages that are
- * not yet taken: what they say counts before anything is given up.
+ * The last acknowledgements of a peer that is gone may ride on messages that
+ * are not yet taken: what they say counts before anything is given up.
  */
 static void hear_the_rest(struct ahp__link *link)
 {
@@ -395,7 +396,7 @@ void ahp__link_refuse(struct ahp__link *link, const struct avp_reason *why)
 	ahp__link_free(link);
 }
 
-/* ---- speaking ---------------------------------------------------------------- */
+/* ---- speaking ----------------------------------------------------------- */
 
 static int pass_segment(struct ahp__link *link, uint32_t number,
 			const struct avp_segment *segment,
@@ -451,7 +452,7 @@ void ahp__link_ring(struct ahp__link *link)
 	avp_fd_send(link->sock, &bell, sizeof(bell), NULL, 0, NULL);
 }
 
-/* ---- listening --------------------------------------------------------------- */
+/* ---- listening ---------------------------------------------------------- */
 
 static void on_segment(struct ahp__link *link, const struct wire_segment *say,
 		       size_t bytes, const int *fds, unsigned n)

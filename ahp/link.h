@@ -16,7 +16,7 @@
 #define SERVE_TURN 64
 #define SERVE_ALL  1024
 
-/* ---- link.c ---------------------------------------------------------------- */
+/* ---- link.c ------------------------------------------------------------- */
 
 /* A link without a socket; NULL at LINKS_MAX or without memory. */
 struct ahp__link *ahp__link_new(struct ahp_agent *agent, bool ours,
@@ -39,7 +39,7 @@ void ahp__link_refuse(struct ahp__link *link, const struct avp_reason *why);
 /* Whoever waits for this link learns why there is none. */
 void ahp__link_fail(struct ahp__link *link, const struct avp_reason *why);
 
-/* ---- greeting.c: what came on a link that is not up yet; may free it -------- */
+/* ---- greeting.c: what came on a link that is not up yet; may free it ---- */
 
 void ahp__greeting_hello(struct ahp__link *link, const struct wire_hello *hello,
 			 size_t bytes);

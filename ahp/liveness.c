@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Retry counts and heartbeats by hand: one kind of table under both, 16 bytes to
- * a number; and the liveness of linked peers by the counter in their page.
+ * Retry counts and heartbeats by hand: one kind of table under both, 16 bytes
+ * to a number; and the liveness of linked peers by the counter in their page.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +68,7 @@ static void empty(struct table *t)
 		}
 }
 
-/* ---- retry counts ------------------------------------------------------------ */
+/* ---- retry counts ------------------------------------------------------- */
 
 struct ahp_retries {
 	struct table counts;
@@ -131,7 +131,7 @@ void ahp_reset_retry(struct ahp_retries *retries, const uint8_t id[16])
 	retries->counts.count--;
 }
 
-/* ---- heartbeats -------------------------------------------------------------- */
+/* ---- heartbeats --------------------------------------------------------- */
 
 struct ahp_heartbeats {
 	struct table seen, sent; /* by the id of the name's text */
@@ -247,7 +247,7 @@ int ahp_heartbeat_write(struct avp_buf *buf, struct avp_str from,
 	return error;
 }
 
-/* ---- peers of this host ------------------------------------------------------ */
+/* ---- peers of this host ------------------------------------------------- */
 
 enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
 			       int64_t timeout_ns)

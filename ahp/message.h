@@ -269,8 +269,9 @@ int ahp_tokens_new(struct ahp_tokens **tokens, int64_t default_limit,
 void ahp_tokens_free(struct ahp_tokens *tokens);
 
 /*
- * What was granted stays granted, even above a lower limit. 0, or AVP_NO_MEMORY,
- * AVP_INVALID_MESSAGE (negative), AVP_QUEUE_FULL (too many agents).
+ * What was granted stays granted, even above a lower limit. 0, or
+ * AVP_NO_MEMORY, AVP_INVALID_MESSAGE (negative), AVP_QUEUE_FULL (too many
+ * agents).
  */
 int ahp_tokens_set_limit(struct ahp_tokens *tokens, struct avp_str agent,
 			 int64_t limit, struct avp_reason *why);
@@ -294,12 +295,12 @@ int ahp_tokens_grant(struct ahp_tokens *tokens, struct avp_str agent,
 void ahp_tokens_return(struct ahp_tokens *tokens, struct avp_str agent,
 		       uint64_t unused);
 
-/* ---- retry counts and heartbeats, by hand ---------------------------------- */
+/* ---- retry counts and heartbeats, by hand ------------------------------- */
 
 /*
- * The reference's explicit calls, for programs that decide on retries and on who
- * is alive themselves; agents do both on their own. At most AHP_RETRIES_MAX
- * entries each: AVP_QUEUE_FULL beyond, AVP_NO_MEMORY.
+ * The reference's explicit calls, for programs that decide on retries and on
+ * who is alive themselves; agents do both on their own. At most
+ * AHP_RETRIES_MAX entries each: AVP_QUEUE_FULL beyond, AVP_NO_MEMORY.
  */
 #define AHP_RETRIES_MAX 65536u
 
@@ -341,20 +342,19 @@ enum ahp_liveness {
 /*
  * For agents of other hosts, of which only silence can be seen. Whoever keeps
  * the connection (the gateway) calls ahp_heartbeat_update() for all that comes
- * from one, and, at least once in each interval, ahp_heartbeat_due(), which says
- * true when interval_ns have passed since it last did (or on first asking): then
- * it sends what ahp_heartbeat_write() appends, a HEARTBEAT in its JSON form (or,
- * as avp-gateway, the same as a text message). An agent is stuck when
- * AHP_HEARTBEATS_STUCK intervals have passed in silence, one more than may be
- * late, and dead after AHP_HEARTBEATS_DEAD.
+ * from one, and, at least once in each interval, ahp_heartbeat_due(), which
+ * says true when interval_ns have passed since it last did (or on first
+ * asking): then it sends what ahp_heartbeat_write() appends, a HEARTBEAT in
+ * its JSON form (or, as avp-gateway, the same as a text message). An agent is
+ * stuck when AHP_HEARTBEATS_STUCK intervals have passed in silence, one more
+ * than may be late, and dead after AHP_HEARTBEATS_DEAD.
  */
 #define AHP_HEARTBEATS_STUCK 2
 #define AHP_HEARTBEATS_DEAD  5
 
-enum ahp_liveness
-ahp_heartbeat_liveness(const struct ahp_heartbeats *heartbeats,
-		       struct avp_str agent, int64_t interval_ns,
-		       int64_t now_ns);
+enum ahp_liveness ahp_heartbeat_liveness(
+	const struct ahp_heartbeats *heartbeats, struct avp_str agent,
+	int64_t interval_ns, int64_t now_ns);
 bool ahp_heartbeat_due(struct ahp_heartbeats *heartbeats, struct avp_str agent,
 		       int64_t interval_ns, int64_t now_ns);
 int ahp_heartbeat_write(struct avp_buf *buf, struct avp_str from,

@@ -79,7 +79,7 @@ void ahp__mode_resolve(struct ahp__link *link)
 		link->keeps_out = KEEPS_OUT_CACHES;
 }
 
-/* ---- frames ------------------------------------------------------------------ */
+/* ---- frames ------------------------------------------------------------- */
 
 /* The first bytes are our own memory: they were written here. */
 bool ahp__mode_takes(const struct ahp__link *link, const void *frame,
@@ -126,8 +126,8 @@ int ahp__mode_admits(const struct ahp__link *link, const struct ahp_outgoing *m,
 
 /*
  * A stream of states with one head and one length is judged once; a cache has a
- * header of its own in each. A head that was too long for its slot (head_) is not
- * the one that the memo remembers.
+ * header of its own in each. A head that was too long for its slot (head_) is
+ * not the one that the memo remembers.
  */
 bool ahp__mode_fits(struct ahp__link *link, const struct ahp_message *m,
 		    struct avp_reason *why)
@@ -155,7 +155,7 @@ bool ahp__mode_fits(struct ahp__link *link, const struct ahp_message *m,
 	return true;
 }
 
-/* ---- for programs ------------------------------------------------------------ */
+/* ---- for programs ------------------------------------------------------- */
 
 int ahp_peer_mode(const struct ahp_agent *agent, uint32_t number,
 		  struct ahp_mode *mode)

@@ -108,8 +108,9 @@ static void fill_seen(struct ahp_observation *seen, const struct page_record *r)
 }
 
 /*
- * A forked child of a killed agent holds its lock. Its process is asked for first:
- * only who is not there by that, as in another pid namespace, is connected to.
+ * A forked child of a killed agent holds its lock. Its process is asked for
+ * first: only who is not there by that, as in another pid namespace, is
+ * connected to.
  */
 static bool gone(int dir, const struct ahp_observation *seen)
 {

@@ -36,8 +36,8 @@ static_assert(sizeof(struct page_map) == 192, "ABI");
 #define RECORD_MAGIC 0x3163655250505641ull /* "AVPPRec1" */
 
 /* The file for observers: written whole by pwrite, some ten times a second while
- * the agent is at work, when it goes to sleep with something to tell, and once a
- * second while it is idle. */
+ * the agent is at work, when it goes to sleep with something to tell, and once
+ * a second while it is idle. */
 struct page_record {
 	uint64_t magic;
 	uint32_t bytes;

@@ -114,7 +114,7 @@ struct parcel *ahp__parcel_at(const struct ahp__retry *r, uint32_t number)
 			[(number - 1) % PARCELS_CHUNK];
 }
 
-/* ---- by origin ------------------------------------------------------------- */
+/* ---- by origin ---------------------------------------------------------- */
 
 static uint32_t bucket_of(const struct ahp_receipt *origin)
 {
@@ -156,7 +156,7 @@ static void forget_origin(struct ahp__retry *r, const struct parcel *p)
 	*link = p->next_origin;
 }
 
-/* ---- making and forgetting --------------------------------------------------- */
+/* ---- making and forgetting ---------------------------------------------- */
 
 static int more_parcels(struct ahp__retry *r)
 {
@@ -235,7 +235,7 @@ void ahp__parcel_done(struct ahp__retry *r, struct parcel *p)
 		forget_done(r);
 }
 
-/* ---- by time ----------------------------------------------------------------- */
+/* ---- by time ------------------------------------------------------------ */
 
 static bool earlier(const struct ahp__retry *r, uint32_t a, uint32_t b)
 {
@@ -286,7 +286,7 @@ void ahp__parcel_pull(struct ahp__retry *r, struct parcel *p)
 	r->agent->stats.waiting--;
 }
 
-/* ---- by peer ----------------------------------------------------------------- */
+/* ---- by peer ------------------------------------------------------------ */
 
 /* Those that are with their reader have a link. */
 bool ahp__retry_needs(const struct ahp__retry *r, uint32_t peer)

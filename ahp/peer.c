@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Peers by name and by number. What is known of a name is kept as long as there is
- * room: an agent that lives for months meets any number of names, each avpctl for
- * one. Beyond PEERS_MAX the place of one is taken that was not used for long and
- * that nothing needs; its number never means another name.
+ * Peers by name and by number. What is known of a name is kept as long as
+ * there is room: an agent that lives for months meets any number of names,
+ * each avpctl for one. Beyond PEERS_MAX the place of one is taken that was not
+ * used for long and that nothing needs; its number never means another name.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ uint32_t ahp__peer_find(const struct ahp_agent *agent, const char *id)
 	return number;
 }
 
-/* ---- room ---------------------------------------------------------------------- */
+/* ---- room --------------------------------------------------------------- */
 
 static bool needed(const struct ahp_agent *agent, const struct ahp__peer *peer)
 {
@@ -58,8 +58,9 @@ static void unhash(struct ahp_agent *agent, const struct ahp__peer *peer)
 }
 
 /*
- * Each use of a name moves the clock, so at most half of all names were used within
- * the last PEER_REST uses: there are always others, unless they are needed.
+ * Each use of a name moves the clock, so at most half of all names were used
+ * within the last PEER_REST uses: there are always others, unless they are
+ * needed.
  */
 static struct ahp__peer *take_place(struct ahp_agent *agent)
 {

@@ -14,7 +14,7 @@
 
 #define AWAY_NS 10000000ll
 
-/* ---- the thread -------------------------------------------------------------- */
+/* ---- the thread --------------------------------------------------------- */
 
 /*
  * A foreign loop that sleeps on the agent's fd must hear of what was taken from
@@ -97,7 +97,7 @@ static void nudged(struct avp_watch *watch, uint32_t events)
 		return; /* read already */
 }
 
-/* ---- the owner --------------------------------------------------------------- */
+/* ---- the owner ---------------------------------------------------------- */
 
 void ahp__progress_await(struct ahp__progress *p)
 {

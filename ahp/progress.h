@@ -8,11 +8,11 @@
  *	INSIDE	the owner is in a call
  *	ACTING	the thread is
  *
- * The owner enters by an exchange and leaves by a store; the thread goes from FREE
- * to IDLE, from there to ACTING and back to IDLE by compare-and-swap. An owner
- * that finds ACTING has put INSIDE there by that: the thread sees it when it is
- * done, and posts `done`, for which the owner waits. Entering is an acquire and
- * leaving a release, on both sides; they cover the agent.
+ * The owner enters by an exchange and leaves by a store; the thread goes from
+ * FREE to IDLE, from there to ACTING and back to IDLE by compare-and-swap. An
+ * owner that finds ACTING has put INSIDE there by that: the thread sees it
+ * when it is done, and posts `done`, for which the owner waits. Entering is an
+ * acquire and leaving a release, on both sides; they cover the agent.
  */
 #ifndef AVP_AHP_PROGRESS_H
 #define AVP_AHP_PROGRESS_H

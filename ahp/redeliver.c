@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sending a parcel: the same message in a new slot, with its id, so that it takes
- * the long form; what no longer fits into the slot goes to the arena.
+ * Sending a parcel: the same message in a new slot, with its id, so that it
+ * takes the long form; what no longer fits into the slot goes to the arena.
  */
 #include <string.h>
 
@@ -178,7 +178,7 @@ int ahp__retry_deliver(struct ahp__link *link, struct parcel *p)
 	return 0;
 }
 
-/* ---- what was never in a lane --------------------------------------------------- */
+/* ---- what was never in a lane ------------------------------------------- */
 
 static uint32_t head_len(const struct ahp_outgoing *m)
 {

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How agents of one host find each other without a daemon: a directory that only
- * their users can write, in it one per namespace, in that three names for each
- * agent:
+ * How agents of one host find each other without a daemon: a directory that
+ * only their users can write, in it one per namespace, in that three names for
+ * each agent:
  *
  *	<id>.lock	held by flock while the agent lives
  *	<id>.sock	where it listens
  *	<id>.page	what observers read
  *
  * Names change under a short flock on <namespace>/.lock. Everything is opened
- * relative to a directory fd and without following links; a socket, which has no
- * *at() calls, is reached through /proc/self/fd.
+ * relative to a directory fd and without following links; a socket, which has
+ * no *at() calls, is reached through /proc/self/fd.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -74,7 +74,7 @@ static int name_error(struct avp_reason *why, const char *what, int dir,
 		S_ISDIR(st.st_mode) ? "a directory" : "a symbolic link", path);
 }
 
-/* ---- directories ----------------------------------------------------------- */
+/* ---- directories -------------------------------------------------------- */
 
 static int no_directory(const char *path, int at, const char *name,
 			struct avp_reason *why)
@@ -100,8 +100,8 @@ static int no_directory(const char *path, int at, const char *name,
 }
 
 /*
- * Opens the directory name in at, whose whole path is told when it fails. Nobody
- * else can plant names in it. It is made if it is missing.
+ * Opens the directory name in at, whose whole path is told when it fails.
+ * Nobody else can plant names in it. It is made if it is missing.
  */
 static int open_safe(int at, const char *name, mode_t mode, const char *path,
 		     struct avp_reason *why)
@@ -122,11 +122,12 @@ static int open_safe(int at, const char *name, mode_t mode, const char *path,
 	    !(st.st_mode & S_IWOTH))
 		return fd;
 	close(fd);
-	return avp__fail(why, AVP_PERMISSION,
-			 "%s belongs to uid %u with mode %o; it must be ours or "
-			 "root's (who makes it for several users) and not "
-			 "writable by others",
-			 path, (unsigned)st.st_uid, st.st_mode & 07777u);
+	return avp__fail(
+		why, AVP_PERMISSION,
+		"%s belongs to uid %u with mode %o; it must be ours or "
+		"root's (who makes it for several users) and not "
+		"writable by others",
+		path, (unsigned)st.st_uid, st.st_mode & 07777u);
 }
 
 /* The directory that was asked for must do; the others are tried in turn. */
@@ -203,7 +204,8 @@ int ahp__names_dir(const char *runtime_dir, const char *name_space,
 	top = open_runtime_dir(runtime_dir, path, 4096, why);
 	if (top < 0)
 		return top;
-	/* As the directory above: for a group with setgid, which is inherited. */
+	/* As the directory above: for a group with setgid, which is
+	 * inherited. */
 	if (fstat(top, &st)) {
 		fd = system_error(why, "fstat of", path);
 	} else {
@@ -214,7 +216,7 @@ int ahp__names_dir(const char *runtime_dir, const char *name_space,
 	return fd;
 }
 
-/* ---- locks ----------------------------------------------------------------- */
+/* ---- locks -------------------------------------------------------------- */
 
 /* Does the name still lead to the file that is open? */
 static bool same_file(int fd, int dir, const char *name)
@@ -239,9 +241,9 @@ static void share_lock(int fd, int dir)
 int ahp__names_lock(int dir, struct avp_reason *why)
 {
 	for (;;) {
-		int fd = openat(dir, ".lock",
-				O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
-				0660);
+		int fd =
+			openat(dir, ".lock",
+			       O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0660);
 
 		if (fd < 0)
 			return name_error(why, "cannot open", dir, ".lock");
@@ -301,7 +303,7 @@ static void hidden_name(char out[AHP__NAME_BYTES], const char *id)
 
 void ahp__names_remove(int dir, const char *id)
 {
-	static const char *const suffix[] = { ".sock", ".page", ".lock" };
+	static const char *const suffix[] = {".sock", ".page", ".lock"};
 	char name[AHP__NAME_BYTES];
 
 	hidden_name(name, id);
@@ -332,10 +334,11 @@ int ahp__names_hold(int dir, const char *id, bool create,
 	if (!flock(fd, LOCK_EX | LOCK_NB))
 		return fd;
 	close(fd);
-	return avp__fail(why, AVP_NAME_TAKEN,
-			 "agent id %s is held by a live process; choose another "
-			 "id or stop it",
-			 id);
+	return avp__fail(
+		why, AVP_NAME_TAKEN,
+		"agent id %s is held by a live process; choose another "
+		"id or stop it",
+		id);
 }
 
 /*
@@ -362,14 +365,15 @@ static int take_name(struct ahp_agent *agent, struct avp_reason *why)
 {
 	int fd = ahp__names_hold(agent->dir, agent->id, true, why);
 
-	if (fd == AVP_NAME_TAKEN && ahp__names_holder_dead(agent->dir, agent->id)) {
+	if (fd == AVP_NAME_TAKEN &&
+	    ahp__names_holder_dead(agent->dir, agent->id)) {
 		ahp__names_remove(agent->dir, agent->id);
 		fd = ahp__names_hold(agent->dir, agent->id, true, why);
 	}
 	return fd;
 }
 
-/* ---- sockets --------------------------------------------------------------- */
+/* ---- sockets ------------------------------------------------------------ */
 
 static int make_socket(int dir, const char *name, struct sockaddr_un *address,
 		       struct avp_reason *why)
@@ -403,8 +407,10 @@ int ahp__names_connect(int dir, const char *id, struct avp_reason *why)
 	close(fd);
 	errno = error;
 	if (error == EAGAIN)
-		return avp__fail(why, AVP_AGAIN, "%s is being connected by too "
-				 "many at once", id);
+		return avp__fail(why, AVP_AGAIN,
+				 "%s is being connected by too "
+				 "many at once",
+				 id);
 	if (error == ENOENT || error == ECONNREFUSED)
 		return avp__fail(why, AVP_AGENT_NOT_FOUND,
 				 "no agent %s in this namespace; avpctl ls "
@@ -428,7 +434,8 @@ static int listen_as(struct ahp_agent *agent, struct avp_reason *why)
 	fd = make_socket(agent->dir, hidden, &address, why);
 	if (fd < 0)
 		return fd;
-	/* The directory keeps strangers away; uids are checked on connection. */
+	/* The directory keeps strangers away; uids are checked on
+	 * connection. */
 	if (bind(fd, (void *)&address, sizeof(address)) ||
 	    fchmodat(agent->dir, hidden, shared ? 0666 : 0600, 0) ||
 	    listen(fd, SOMAXCONN) ||
@@ -455,7 +462,7 @@ static int open_page_file(struct ahp_agent *agent, struct avp_reason *why)
 	return fd < 0 ? name_error(why, "cannot make", agent->dir, name) : fd;
 }
 
-/* ---- an agent's own names ---------------------------------------------------- */
+/* ---- an agent's own names ----------------------------------------------- */
 
 static int make_names(struct ahp_agent *agent, struct avp_reason *why)
 {
@@ -496,8 +503,8 @@ int ahp__names_open(struct ahp_agent *agent, const char *runtime_dir,
 /* Closes the fds; the names stay with the process that made them. */
 void ahp__names_forget(struct ahp_agent *agent)
 {
-	int *fd[] = { &agent->listener, &agent->page_file, &agent->lock,
-		      &agent->dir };
+	int *fd[] = {&agent->listener, &agent->page_file, &agent->lock,
+		     &agent->dir};
 
 	for (size_t i = 0; i < sizeof(fd) / sizeof(*fd); i++) {
 		if (*fd[i] >= 0)

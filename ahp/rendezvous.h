@@ -10,8 +10,8 @@
 #define AHP__NAME_BYTES (AHP_ID_BYTES + 16) /* an id and the longest suffix */
 
 /*
- * The namespace that counts: the given one, else $AVP_NAMESPACE, else "default".
- * NULL if it is no name: AVP_USAGE.
+ * The namespace that counts: the given one, else $AVP_NAMESPACE, else
+ * "default". NULL if it is no name: AVP_USAGE.
  */
 const char *ahp__name_space(const char *given, struct avp_reason *why);
 

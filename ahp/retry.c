@@ -68,7 +68,7 @@ static void set_timer(struct ahp__retry *r, int64_t now_ns, bool answers)
 	r->armed_ns = due_ns;
 }
 
-/* ---- the end of a message -------------------------------------------------------- */
+/* ---- the end of a message ----------------------------------------------- */
 
 static const char *words_for(int code)
 {
@@ -145,7 +145,7 @@ static void finish(struct ahp__retry *r, struct parcel *p, int code)
 	ahp__parcel_done(r, p);
 }
 
-/* ---- what happens next ------------------------------------------------------------- */
+/* ---- what happens next -------------------------------------------------- */
 
 /* Waits in its peer's queue, until the deadline at most. */
 static void queue(struct ahp__retry *r, struct parcel *p)
@@ -190,7 +190,7 @@ static void after_failure(struct ahp__retry *r, struct parcel *p, int code,
 	set_timer(r, now_ns, false);
 }
 
-/* ---- parcels from slots --------------------------------------------------------------- */
+/* ---- parcels from slots ------------------------------------------------- */
 
 static int64_t ns_of_ms(const struct ahp__link *link, uint32_t ms)
 {
@@ -343,7 +343,7 @@ uint64_t ahp__retry_mark(struct ahp__link *link, struct slot *slot,
 	return cookie | COOKIE_RELIABLE;
 }
 
-/* ---- news of messages ------------------------------------------------------------------ */
+/* ---- news of messages --------------------------------------------------- */
 
 static void tell_plain(struct ahp__link *link, uint64_t sequence,
 		       uint64_t cookie, int code)
@@ -453,7 +453,7 @@ int ahp__retry_status(struct ahp_agent *agent,
 	return p->state == PARCEL_DONE ? p->outcome : AVP_AGAIN;
 }
 
-/* ---- turns ---------------------------------------------------------------------------------- */
+/* ---- turns -------------------------------------------------------------- */
 
 /* What waits for a peer goes, in order, while there is room. */
 static void flush(struct ahp__retry *r, struct ahp__peer *peer)

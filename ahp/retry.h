@@ -4,16 +4,17 @@
  *
  * In the usual case nothing is: the message's slot and block are our own memory
  * and stay as they are until it is settled. All that is kept is a mark in the
- * ledger's cookie and four bytes of deadline. Only when it was refused, when its
- * link ended, or when its slot is about to be written over (a straggler), is the
- * slot copied into a parcel, which lives until the message is accepted or dead.
+ * ledger's cookie and four bytes of deadline. Only when it was refused, when
+ * its link ended, or when its slot is about to be written over (a straggler),
+ * is the slot copied into a parcel, which lives until the message is accepted
+ * or dead.
  *
  * A parcel is SENT (its last delivery is in the ledger of a link), BACKOFF
  * (waits for its time), QUEUED (waits in its peer's queue for the peer, or for
  * room) or DONE (only its outcome is still asked for). BACKOFF and QUEUED ones
  * are in a heap by the time at which something is due: the retry or the
- * deadline. A timerfd in the agent's loop tells that time, so that foreign loops
- * need nothing else; inotify tells when an agent's name appears.
+ * deadline. A timerfd in the agent's loop tells that time, so that foreign
+ * loops need nothing else; inotify tells when an agent's name appears.
  */
 #ifndef AVP_AHP_RETRY_H
 #define AVP_AHP_RETRY_H
@@ -28,10 +29,10 @@ enum {
 	ORIGIN_BUCKETS = 4096,
 	BACKOFF_DOUBLINGS = 6,
 };
-#define TICK_NS		10000000ll  /* while a queue waits for room */
-#define LOOK_NS		200000000ll /* between two looks for an absent agent */
-#define ANSWERS_NS	50000000ll  /* between two looks for answers */
-#define NO_DEADLINE	INT64_MAX
+#define TICK_NS	    10000000ll	/* while a queue waits for room */
+#define LOOK_NS	    200000000ll /* between two looks for an absent agent */
+#define ANSWERS_NS  50000000ll	/* between two looks for answers */
+#define NO_DEADLINE INT64_MAX
 
 /* A ledger's cookie: body | parcel << 32 | marks. */
 #define COOKIE_PARCEL_SHIFT 32
@@ -80,13 +81,14 @@ struct ahp__retry {
 	struct avp_watch timer, names;
 };
 
-/* ---- parcel.c: where they are kept ------------------------------------------------ */
+/* ---- parcel.c: where they are kept -------------------------------------- */
 
 int ahp__retry_open(struct ahp_agent *agent, struct avp_reason *why);
 void ahp__retry_free(struct ahp_agent *agent);
 
 struct parcel *ahp__parcel_at(const struct ahp__retry *r, uint32_t number);
-/* NULL at the bound, or without memory. Origin and the rest are the caller's. */
+/* NULL at the bound, or without memory. Origin and the rest are the
+ * caller's. */
 struct parcel *ahp__parcel_new(struct ahp__retry *r,
 			       const struct ahp_receipt *origin);
 /* It is done: forgotten after OUTCOMES_KEPT others. */
@@ -100,7 +102,7 @@ void ahp__parcel_pull(struct ahp__retry *r, struct parcel *p);
 void ahp__parcel_enqueue(struct ahp__retry *r, struct parcel *p);
 void ahp__parcel_dequeue(struct ahp__retry *r, struct parcel *p);
 
-/* ---- redeliver.c: sending one again -------------------------------------------------- */
+/* ---- redeliver.c: sending one again ------------------------------------- */
 
 /* 0, or AVP_QUEUE_FULL and the like: to be tried again. */
 int ahp__retry_deliver(struct ahp__link *link, struct parcel *p);
@@ -108,7 +110,7 @@ int ahp__retry_deliver(struct ahp__link *link, struct parcel *p);
 int ahp__retry_pack(struct ahp_agent *agent, struct parcel *p,
 		    const struct ahp_outgoing *m, struct avp_reason *why);
 
-/* ---- retry.c: the policy --------------------------------------------------------------- */
+/* ---- retry.c: the policy ------------------------------------------------ */
 
 /* How long to wait before that retry (1, 2, ...); random is any number. */
 int64_t ahp__backoff_ns(int64_t delay_ns, uint32_t retry, uint32_t random);

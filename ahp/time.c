@@ -238,7 +238,8 @@ static bool read_zone(struct part *p, struct ahp_time *t)
 		return p->at == p->end;
 	if (read_clock(p, &c) != CLOCK_WHOLE)
 		return false;
-	/* Without a whole second it is UTC to the reference, fraction or not. */
+	/* Without a whole second it is UTC to the reference, fraction or
+	 * not. */
 	if (!c.hour && !c.minute && !c.second)
 		return true;
 	t->offset_us =

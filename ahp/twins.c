@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Messages that carry an id, at their reader: the application gave it, or they
- * come again. What was accepted is in the window (dedup.h): its like is accepted
- * and not delivered. What is worked on (AHP_EXPLICIT_ACK) is in the table here,
- * by id, with its twins, which are owed the same answer. A message whose id is
- * implied by its place never comes near this.
+ * come again. What was accepted is in the window (dedup.h): its like is
+ * accepted and not delivered. What is worked on (AHP_EXPLICIT_ACK) is in the
+ * table here, by id, with its twins, which are owed the same answer. A message
+ * whose id is implied by its place never comes near this.
  *
  * An id leaves the table when its message is rejected, or when its link ends
  * first: then its twins are rejected, and one that comes again is delivered.
@@ -103,7 +103,7 @@ static void give_back(struct ahp__twins *t, uint32_t i)
 	t->free = i;
 }
 
-/* ---- arriving ---------------------------------------------------------------- */
+/* ---- arriving ----------------------------------------------------------- */
 
 static int poison(struct ahp__link *link, const struct ahp_message *m)
 {
@@ -184,7 +184,7 @@ int ahp__twins_take(struct ahp__link *link, struct ahp_message *m,
 	return 1;
 }
 
-/* ---- answering ----------------------------------------------------------------- */
+/* ---- answering ---------------------------------------------------------- */
 
 static void pay_twins(struct ahp__twins *t, uint32_t i, enum avp_ack status)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The links that are polled, and what an agent looks at before it sleeps: of each
- * idle link one word of the peer's memory. Where that word is, and what it will
- * be, stands in an array of its own, so that hundreds of links that say nothing
- * cost a line each and the array, and not their books.
+ * The links that are polled, and what an agent looks at before it sleeps: of
+ * each idle link one word of the peer's memory. Where that word is, and what
+ * it will be, stands in an array of its own, so that hundreds of links that
+ * say nothing cost a line each and the array, and not their books.
  */
 #include <assert.h>
 
@@ -64,7 +64,8 @@ bool ahp__any_ready(struct ahp_agent *agent)
 	const uint32_t ups = agent->ups;
 
 	for (uint32_t i = 0; i < ups; i++) {
-		/* seq_cst: S2 of wake.h, pairs with the ordered avp_lane_put() */
+		/* seq_cst: S2 of wake.h, pairs with the ordered
+		 * avp_lane_put() */
 		if (atomic_load_explicit(look[i].word, memory_order_seq_cst) !=
 		    look[i].next)
 			continue;

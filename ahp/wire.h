@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What two agents say over their link's socket: few messages, each one datagram
- * of SOCK_SEQPACKET beginning with a struct wire_head, except for the bell, which
- * is a single byte. Numbers in the host's byte order: both ends are on it.
+ * of SOCK_SEQPACKET beginning with a struct wire_head, except for the bell,
+ * which is a single byte. Numbers in the host's byte order: both ends are on
+ * it.
  *
  * The one who connects says Hello; the other answers with its own, and each
  * passes its page and its lane when it has the other's Hello. After that only
@@ -31,8 +32,9 @@
 #define WIRE_BELL_WORD	 2
 
 /*
- * Features of a link that a later minor version may have. One that does not know
- * a bit passes over it in the low half; what is in the high half it has to know.
+ * Features of a link that a later minor version may have. One that does not
+ * know a bit passes over it in the low half; what is in the high half it has
+ * to know.
  */
 #define WIRE_DEMANDS 0xffff0000u
 

@@ -213,7 +213,8 @@ int avp_metadata_encode(const struct avp_metadata *m, enum avp_dialect dialect,
 
 #define AVP_FRAME_HEADER_BYTES 12
 
-/* Header flags. Only the first is obeyed on reading: metadata outranks flags. */
+/* Header flags. Only the first is obeyed on reading: metadata outranks
+ * flags. */
 #define AVP_FLAG_COMPRESSED   0x01
 #define AVP_FLAG_HYBRID	      0x02 /* dialect 0.2 */
 #define AVP_FLAG_HAS_MAP      0x04 /* dialect 0.2 */
@@ -283,15 +284,15 @@ int avp_frame_decode_head(const void *head, size_t head_bytes,
  */
 #define AVP_FRAME_MEMO_BYTES 256
 struct avp_frame_memo {
-	uint32_t len; /* of head; 0: nothing remembered */
+	uint32_t len;	  /* of head; 0: nothing remembered */
 	uint32_t changes; /* how often another head was read */
 	uint8_t head[AVP_FRAME_MEMO_BYTES];
 	struct avp_frame frame;
 };
 
 /*
- * avp_frame_decode_head(), with the same answers and the same result; a head that
- * says what the last one said, but for payload_length, is not read again.
+ * avp_frame_decode_head(), with the same answers and the same result; a head
+ * that says what the last one said, but for payload_length, is not read again.
  */
 int avp_frame_decode_again(struct avp_frame_memo *memo, const void *head,
 			   size_t head_bytes, uint64_t total_bytes,
@@ -401,7 +402,8 @@ enum avp_compression {
 /*
  * zstd's working memory, reused from call to call; one thread at a time. NULL
  * without memory; free takes NULL. The contexts behind it are allocated at
- * their first use: some 1 MB, about 80 MB for AVP_COMPRESS_MAX of a big payload.
+ * their first use: some 1 MB, about 80 MB for AVP_COMPRESS_MAX of a big
+ * payload.
  */
 struct avp_zstd;
 struct avp_zstd *avp_zstd_new(void);

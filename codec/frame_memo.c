@@ -8,8 +8,8 @@
 #include "codec/wire.h"
 
 /*
- * A compressed frame is left out: its `compression` is no part of the head. So is
- * metadata of less than four bytes, for memo_same().
+ * A compressed frame is left out: its `compression` is no part of the head. So
+ * is metadata of less than four bytes, for memo_same().
  */
 static void remember(struct avp_frame_memo *memo, const uint8_t *head,
 		     const struct avp_frame *frame)

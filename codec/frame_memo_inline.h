@@ -27,7 +27,8 @@ static inline uint64_t memo_differ(const uint8_t *a, const uint8_t *b)
 
 /*
  * Equal but for payload_length? Some dozen bytes: not worth two calls. The last
- * eight overlap what was compared before, which is cheaper than a rest of bytes.
+ * eight overlap what was compared before, which is cheaper than a rest of
+ * bytes.
  */
 static inline bool memo_same(const struct avp_frame_memo *memo,
 			     const uint8_t *head)

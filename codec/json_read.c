@@ -604,10 +604,11 @@ static int read_options(const struct avp_json_options *o, size_t len,
 	o = o ? o : &none;
 	if ((o->size && o->size != sizeof(*o)) || o->reserved[0] ||
 	    o->reserved[1] || o->reserved[2] || o->reserved[3])
-		return avp__fail(why, AVP_USAGE,
-				 "struct avp_json_options: size %u is neither 0 "
-				 "nor %zu, or reserved is not 0",
-				 o->size, sizeof(*o));
+		return avp__fail(
+			why, AVP_USAGE,
+			"struct avp_json_options: size %u is neither 0 "
+			"nor %zu, or reserved is not 0",
+			o->size, sizeof(*o));
 	if (o->max_depth > AVP_JSON_DEPTH_CAP ||
 	    o->max_bytes > AVP_JSON_BYTES_CAP)
 		return avp__fail(

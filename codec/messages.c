@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * FallbackRequest and TransmitResponse: written by protobuf-c, and read by the
- * metadata's wire code out of a copy that lives until _fini. protobuf-c does not
- * look at the wire type of a bool (a string in the place of `success` reads as
- * true), nor at UTF-8, knows no groups, and takes a hundred bytes for two.
+ * metadata's wire code out of a copy that lives until _fini. protobuf-c does
+ * not look at the wire type of a bool (a string in the place of `success`
+ * reads as true), nor at UTF-8, knows no groups, and takes a hundred bytes for
+ * two.
  */
 #include <stdlib.h>
 

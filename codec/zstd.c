@@ -79,9 +79,9 @@ int avp_zstd_compress(struct avp_zstd *z, enum avp_compression level,
 
 /*
  * The headers of what must be one zstd frame: its content size, within limit.
- * A block takes at least 4 bytes and yields at most 128 KiB (RFC 8878, 3.1.1.2),
- * so a frame that promises more than its length allows is found out here,
- * before the caller has got memory for it.
+ * A block takes at least 4 bytes and yields at most 128 KiB (RFC 8878,
+ * 3.1.1.2), so a frame that promises more than its length allows is found out
+ * here, before the caller has got memory for it.
  */
 static int check_outside(const void *bytes, uint64_t len, uint64_t limit,
 			 uint64_t *content_bytes, struct avp_reason *why)

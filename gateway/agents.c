@@ -7,7 +7,7 @@
 
 #define MESSAGES_PER_TURN 64
 
-/* ---- messages --------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 void gw_message_accept(struct gw_message *message)
 {
@@ -36,7 +36,7 @@ void gw_message_free(struct gw_message *message)
 	free(message);
 }
 
-/* ---- opening and closing ------------------------------------------------------ */
+/* ---- opening and closing ------------------------------------------------ */
 
 static void log_agent(void *arg, enum ahp_log_level level, int code,
 		      const char *agent, const char *task, const char *text)
@@ -140,7 +140,7 @@ struct gw_agent *gw_speaker(struct gateway *gw, struct avp_str source)
 	return a && !a->closing ? a : gw->own;
 }
 
-/* ---- what comes ----------------------------------------------------------------- */
+/* ---- what comes --------------------------------------------------------- */
 
 /* The gateway itself has no use for messages. */
 static void refuse(struct gateway *gw, struct gw_message *message)

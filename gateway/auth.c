@@ -10,7 +10,7 @@
 /* Requests that may come at once after a quiet second: what a second allows. */
 #define BURST_NS 1000000000ll
 
-/* ---- tokens ------------------------------------------------------------------------ */
+/* ---- tokens ------------------------------------------------------------- */
 
 /* Compares with all of them, and each in full: time tells nothing. */
 static const struct gw_conf_token *find(const struct gw_conf *conf,
@@ -67,7 +67,7 @@ static bool read_token(struct exchange *x)
 	return refuse_token(x, "the bearer token is not one of ours");
 }
 
-/* ---- how often ---------------------------------------------------------------------- */
+/* ---- how often ---------------------------------------------------------- */
 
 static uint64_t hash_text(const char *text)
 {
@@ -127,7 +127,7 @@ bool auth_check(struct exchange *x)
 	return check_rate(x, token_of(x));
 }
 
-/* ---- which agents ------------------------------------------------------------------- */
+/* ---- which agents ------------------------------------------------------- */
 
 bool auth_permits(struct exchange *x, const char *agent)
 {

@@ -66,7 +66,7 @@ static int fail(const char *what, const struct avp_reason *why)
 	return status_of(why->code);
 }
 
-/* ---- the ready list ------------------------------------------------------------ */
+/* ---- the ready list ----------------------------------------------------- */
 
 void gw_ready_add(struct gateway *gw, struct gw_ready *item)
 {
@@ -105,9 +105,10 @@ static void run_ready(struct gateway *gw)
 	gw_ready_remove(gw, &mark);
 }
 
-/* ---- systemd --------------------------------------------------------------------- */
+/* ---- systemd ------------------------------------------------------------ */
 
-/* sd_notify(3)'s protocol: a datagram to the socket that $NOTIFY_SOCKET names. */
+/* sd_notify(3)'s protocol: a datagram to the socket that $NOTIFY_SOCKET
+ * names. */
 static void notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
@@ -128,7 +129,7 @@ static void notify(const char *state)
 	close(fd);
 }
 
-/* ---- ready ----------------------------------------------------------------------- */
+/* ---- ready -------------------------------------------------------------- */
 
 static void print_listener(void *arg, const char *address, unsigned port,
 			   bool tls)
@@ -166,7 +167,7 @@ static void announce(struct program *p)
 	notify("READY=1");
 }
 
-/* ---- signals --------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------ */
 
 static void signal_came(struct avp_watch *watch, uint32_t events)
 {
@@ -270,7 +271,7 @@ static void drain(struct program *p)
 		     gw->now_ns + gw->conf->limits.drain_ns + 1);
 }
 
-/* ---- turns ----------------------------------------------------------------------- */
+/* ---- turns -------------------------------------------------------------- */
 
 static void beat(struct gw_timer *timer)
 {
@@ -318,7 +319,7 @@ static void serve(struct program *p)
 	}
 }
 
-/* ---- opening and closing ---------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------ */
 
 static int open_all(struct program *p, struct avp_reason *why)
 {

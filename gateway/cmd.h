@@ -15,7 +15,8 @@
 
 #include <avp/codec.h>
 
-/* Exit statuses: done; input or peer refused; wrong usage; the system failed. */
+/* Exit statuses: done; input or peer refused; wrong usage; the system
+ * failed. */
 enum { CMD_DONE = 0, CMD_REFUSED = 1, CMD_USAGE = 2, CMD_SYSTEM = 3 };
 
 int cmd_bench(int argc, char **argv);
@@ -34,13 +35,15 @@ int cmd_realign(int argc, char **argv);
 int cmd_frame_encode(int argc, char **argv); /* by cmd_frame() */
 int cmd_instruction(int argc, char **argv);
 
-/* Becomes the program avpctl-NAME of that command's name; returns if it cannot. */
+/* Becomes the program avpctl-NAME of that command's name; returns if it
+ * cannot. */
 int cmd_helper(int argc, char **argv);
 
 /*
- * What main() of a program of commands is: runs the command with a stdin, stdout
- * and stderr that are open, and sees to it that all it printed was written; else
- * its status is CMD_SYSTEM, or what SIGPIPE gives when the reader went away.
+ * What main() of a program of commands is: runs the command with a stdin,
+ * stdout and stderr that are open, and sees to it that all it printed was
+ * written; else its status is CMD_SYSTEM, or what SIGPIPE gives when the
+ * reader went away.
  */
 int cmd_main(int (*command)(int argc, char **argv), int argc, char **argv);
 
@@ -97,8 +100,9 @@ struct cmd_sub {
 };
 
 /*
- * Runs the one that is named behind the group's options, and returns its status;
- * CMD_GO_ON if there are such options alone. The page lists the commands.
+ * Runs the one that is named behind the group's options, and returns its
+ * status; CMD_GO_ON if there are such options alone. The page lists the
+ * commands.
  */
 int cmd_group(const struct cmd_page *page, const struct cmd_option *options,
 	      const struct cmd_sub *subs, int argc, char **argv);
@@ -116,8 +120,8 @@ const char *cmd_config(void);
 int cmd_listed(int code);
 
 /*
- * Prints "avpctl: what: CODE: reason" and returns the status of why->code. It is
- * one line, whatever a file's name or a peer's text has in it.
+ * Prints "avpctl: what: CODE: reason" and returns the status of why->code. It
+ * is one line, whatever a file's name or a peer's text has in it.
  */
 int cmd_fail(const char *what, const struct avp_reason *why);
 
@@ -163,9 +167,9 @@ void cmd_file_fini(struct cmd_file *file);
 int cmd_frame_fill(struct cmd_file *file, struct avp_reason *why);
 
 /*
- * An output that may be written: it is none of the inputs (up to NULL; links are
- * followed), whose bytes would be lost, nor stdout if that is for the JSON. 0 or
- * AVP_USAGE.
+ * An output that may be written: it is none of the inputs (up to NULL; links
+ * are followed), whose bytes would be lost, nor stdout if that is for the
+ * JSON. 0 or AVP_USAGE.
  */
 int cmd_check_output(const char *option, const char *output, bool json,
 		     const char *const *inputs, struct avp_reason *why);

@@ -64,7 +64,7 @@ static void mend(struct finding *f, const char *text)
 	snprintf(f->mend, sizeof(f->mend), "%s", text);
 }
 
-/* ---- the kernel ------------------------------------------------------------ */
+/* ---- the kernel --------------------------------------------------------- */
 
 static void check_kernel(struct finding *f)
 {
@@ -187,7 +187,7 @@ static void check_death(struct finding *f)
 	close(pair[1]);
 }
 
-/* ---- memory ---------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 static void check_seals(struct finding *f)
 {
@@ -278,7 +278,7 @@ static void check_memory(struct finding *f)
 			"that do not fit are refused");
 }
 
-/* ---- the process ----------------------------------------------------------- */
+/* ---- the process -------------------------------------------------------- */
 
 static void check_fds(struct finding *f)
 {
@@ -333,7 +333,7 @@ static void check_path(struct finding *f)
 			"wait for it, not for each other");
 }
 
-/* ---- the page -------------------------------------------------------------- */
+/* ---- the page ----------------------------------------------------------- */
 
 static const struct {
 	const char *name;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Commands that are programs of their own, avpctl-NAME: what they link is theirs
- * alone. realign is one: OpenBLAS makes its threads and their buffers when it
- * is loaded, which costs every command and hangs where memory is limited.
+ * Commands that are programs of their own, avpctl-NAME: what they link is
+ * theirs alone. realign is one: OpenBLAS makes its threads and their buffers
+ * when it is loaded, which costs every command and hangs where memory is
+ * limited.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -24,7 +24,7 @@ int cmd_io_fail(const char *path, const char *action, struct avp_reason *why)
 			 strerror(errno));
 }
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 int cmd_file_open(struct cmd_file *file, const char *path, bool regular,
 		  struct avp_reason *why)
@@ -138,7 +138,7 @@ int cmd_file_read(struct cmd_file *file, const char *path, uint64_t max,
 	return err;
 }
 
-/* ---- writing -------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 void cmd_file_fini(struct cmd_file *file)
 {
@@ -295,7 +295,7 @@ int cmd_check_output(const char *option, const char *output, bool json,
 	return 0;
 }
 
-/* ---- stdout --------------------------------------------------------------- */
+/* ---- stdout ------------------------------------------------------------- */
 
 static bool reader_is_gone; /* EPIPE was met */
 

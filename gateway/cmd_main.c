@@ -13,7 +13,7 @@
 
 static bool die_of_pipes; /* as nobody told us to ignore SIGPIPE */
 
-/* ---- failures ------------------------------------------------------------- */
+/* ---- failures ----------------------------------------------------------- */
 
 int cmd_listed(int code)
 {
@@ -74,7 +74,7 @@ int cmd_failf(const char *what, int code, const char *format, ...)
 	return cmd_fail(what, &why);
 }
 
-/* ---- main ----------------------------------------------------------------- */
+/* ---- main --------------------------------------------------------------- */
 
 /*
  * A closed one would be the next file that is opened, a peer's socket for one.

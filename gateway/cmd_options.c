@@ -35,7 +35,7 @@ static const struct cmd_option common[] = {
 	{0},
 };
 
-/* ---- pages ---------------------------------------------------------------- */
+/* ---- pages -------------------------------------------------------------- */
 
 #define COLUMN 25
 
@@ -108,7 +108,7 @@ static int print_page(const struct cmd_page *p, const struct cmd_option *own,
 	return err ? cmd_fail(p->name[0] ? p->name : "help", &why) : CMD_DONE;
 }
 
-/* ---- values --------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------- */
 
 static int read_bytes(const char *text, uint64_t *to)
 {
@@ -189,7 +189,7 @@ static const char *store(const struct cmd_option *o, const char *text)
 	return NULL;
 }
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 struct reader {
 	const struct cmd_page *page;

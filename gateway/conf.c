@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keys of section `gateway`, their defaults and what has to fit together. */
+/* The keys of section `gateway`, their defaults and what has to fit
+ * together. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +70,7 @@ static const struct config_rule a_pin = {
 		key, CONFIG_TIME, 0, ROW(s, name), least, most, NULL, 0 \
 	}
 
-/* ---- listeners -------------------------------------------------------------- */
+/* ---- listeners ---------------------------------------------------------- */
 
 static const struct config_key listener_tls_keys[] = {
 	TEXT(gw_conf_tls, cert, a_path),
@@ -97,7 +98,7 @@ static void listener_begin(void *element)
 static const struct config_nested listener = {
 	listener_keys, sizeof(struct gw_conf_listener), listener_begin};
 
-/* ---- tokens and limits -------------------------------------------------------- */
+/* ---- tokens and limits -------------------------------------------------- */
 
 static const struct config_key token_keys[] = {
 	TEXT(gw_conf_token, name, a_name),
@@ -129,7 +130,7 @@ static const struct config_key limit_keys[] = {
 };
 static const struct config_nested limits = {limit_keys, 0, NULL};
 
-/* ---- peers -------------------------------------------------------------------- */
+/* ---- peers -------------------------------------------------------------- */
 
 static const struct config_key peer_tls_keys[] = {
 	TEXT(gw_conf_tls, ca, a_path),
@@ -184,7 +185,7 @@ static void peer_begin(void *element)
 static const struct config_nested peer = {
 	peer_keys, sizeof(struct gw_conf_peer), peer_begin};
 
-/* ---- the section -------------------------------------------------------------- */
+/* ---- the section -------------------------------------------------------- */
 
 static const struct config_key keys[] = {
 	TEXT(gw_conf, id, a_name),
@@ -283,7 +284,7 @@ int gw_conf_load(struct gw_conf **out, const char *path, struct avp_reason *why)
 	return err;
 }
 
-/* ---- freeing ------------------------------------------------------------------ */
+/* ---- freeing ------------------------------------------------------------ */
 
 static void free_texts(struct avp__config_texts *texts)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The gateway's configuration: section `gateway` of the file, and the sections
- * that every agent has. avp.example.yaml explains each key. Reading is as strict
- * as that of <avp/config.h>, with the same errors.
+ * that every agent has. avp.example.yaml explains each key. Reading is as
+ * strict as that of <avp/config.h>, with the same errors.
  */
 #ifndef AVP_GATEWAY_CONF_H
 #define AVP_GATEWAY_CONF_H
@@ -116,9 +116,10 @@ static inline const char *gw_conf_id(const struct gw_conf *c)
 }
 
 /*
- * Reads a configuration: path, or as ahp_config_load() finds it. Token files are
- * read and the other files seen to be there: what is wrong is told with the place
- * that named them. *conf is for gw_conf_free(). AVP_BAD_CONFIG, AVP_NO_MEMORY.
+ * Reads a configuration: path, or as ahp_config_load() finds it. Token files
+ * are read and the other files seen to be there: what is wrong is told with
+ * the place that named them. *conf is for gw_conf_free(). AVP_BAD_CONFIG,
+ * AVP_NO_MEMORY.
  */
 int gw_conf_load(struct gw_conf **conf, const char *path,
 		 struct avp_reason *why);

@@ -14,7 +14,7 @@
 
 #define TOKEN_MAX 4096 /* of a token's bytes: headers have a limit */
 
-/* ---- single texts ------------------------------------------------------------ */
+/* ---- single texts ------------------------------------------------------- */
 
 bool gw__conf_is_path(const char *text)
 {
@@ -29,7 +29,8 @@ bool gw__conf_is_address(const char *text)
 	       inet_pton(AF_INET6, text, address) == 1;
 }
 
-/* Printable ASCII without what would begin a user's name, a query, an escape. */
+/* Printable ASCII without what would begin a user's name, a query, an
+ * escape. */
 bool gw__conf_is_url(const char *text)
 {
 	size_t scheme = !strncmp(text, "http://", 7)	? 7
@@ -69,7 +70,7 @@ bool gw__conf_is_pin(const char *text)
 	return false;
 }
 
-/* ---- files ------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------- */
 
 struct check {
 	struct gw_conf *c;
@@ -142,7 +143,7 @@ static int read_token(const struct check *k,
 	return 0;
 }
 
-/* ---- listeners ----------------------------------------------------------------- */
+/* ---- listeners ---------------------------------------------------------- */
 
 static int check_listener(const struct check *k, uint32_t i)
 {
@@ -170,7 +171,7 @@ static int check_listener(const struct check *k, uint32_t i)
 	return see_tls(k, &l->tls);
 }
 
-/* ---- tokens -------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------- */
 
 static void hash_of_hex(uint8_t hash[32], const char *hex)
 {
@@ -229,7 +230,7 @@ static int check_token(const struct check *k, uint32_t i)
 	return 0;
 }
 
-/* ---- peers --------------------------------------------------------------------- */
+/* ---- peers -------------------------------------------------------------- */
 
 static bool has(const struct gw_conf_peer *p, const char *id)
 {

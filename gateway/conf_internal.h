@@ -5,7 +5,7 @@
 
 #include "gateway/conf.h"
 
-/* ---- what a single text may be --------------------------------------------- */
+/* ---- what a single text may be ------------------------------------------ */
 
 bool gw__conf_is_path(const char *text);
 bool gw__conf_is_address(const char *text);

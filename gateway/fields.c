@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * AHP's fields of a message that came by HTTP: headers beside a frame, extra.ahp
- * in a text message. A message that names none is a TASK with an id of ours.
+ * AHP's fields of a message that came by HTTP: headers beside a frame,
+ * extra.ahp in a text message. A message that names none is a TASK with an id
+ * of ours.
  */
 #include <stdio.h>
 #include <string.h>

@@ -14,10 +14,10 @@
  *	sleep (ahp_agent_run)  ->  ready items  ->  messages and events of the
  *	local agents  ->  timers that are due  ->  ready items again
  *
- * Remote agents are proxies: for each agent behind a configured peer the gateway
- * opens an agent of that id in the local namespace. What a local agent sends to
- * it goes out by HTTP; what comes in over HTTP from it is sent by it. Sources
- * that are not configured speak through the gateway's own agent.
+ * Remote agents are proxies: for each agent behind a configured peer the
+ * gateway opens an agent of that id in the local namespace. What a local agent
+ * sends to it goes out by HTTP; what comes in over HTTP from it is sent by it.
+ * Sources that are not configured speak through the gateway's own agent.
  */
 #ifndef AVP_GATEWAY_GATEWAY_H
 #define AVP_GATEWAY_GATEWAY_H
@@ -38,12 +38,12 @@ struct gateway;
 struct gw_inbound;
 struct gw_outbound;
 
-/* ---- what is to be done in this turn --------------------------------------- */
+/* ---- what is to be done in this turn ------------------------------------ */
 
 /*
- * An item of the ready list: part of whatever is to be looked at. Zeros, but for
- * run, before its first use. run() is called once for each time that the item was
- * added; added twice before that is once.
+ * An item of the ready list: part of whatever is to be looked at. Zeros, but
+ * for run, before its first use. run() is called once for each time that the
+ * item was added; added twice before that is once.
  */
 struct gw_ready {
 	void (*run)(struct gw_ready *item);
@@ -55,11 +55,11 @@ void gw_ready_add(struct gateway *gw, struct gw_ready *item);
 /* Before the item's memory goes away. */
 void gw_ready_remove(struct gateway *gw, struct gw_ready *item);
 
-/* ---- local agents ------------------------------------------------------------ */
+/* ---- local agents ------------------------------------------------------- */
 
 /*
- * An agent of this host that is ours: the gateway's own, or the proxy of a remote
- * one. All have explicit acknowledgements.
+ * An agent of this host that is ours: the gateway's own, or the proxy of a
+ * remote one. All have explicit acknowledgements.
  */
 struct gw_agent {
 	struct ahp_agent *agent;
@@ -81,9 +81,9 @@ struct gw_agent {
 
 /*
  * A received message and the agent that received it. The message is explicitly
- * acknowledged: whoever took it calls ahp_accept() or ahp_answer() as soon as it
- * is known which, and at the end gw_message_free(), which rejects what was not
- * answered, and releases the body.
+ * acknowledged: whoever took it calls ahp_accept() or ahp_answer() as soon as
+ * it is known which, and at the end gw_message_free(), which rejects what was
+ * not answered, and releases the body.
  */
 struct gw_message {
 	struct ahp_message m;
@@ -93,7 +93,8 @@ struct gw_message {
 };
 
 void gw_message_accept(struct gw_message *message);
-/* Its sender sees AVP_EXPIRED for a TIMEOUT, AVP_SHAPE_MISMATCH, or REJECTED. */
+/* Its sender sees AVP_EXPIRED for a TIMEOUT, AVP_SHAPE_MISMATCH, or
+ * REJECTED. */
 void gw_message_refuse(struct gw_message *message, int code);
 void gw_message_free(struct gw_message *message);
 
@@ -108,8 +109,8 @@ int gw_agent_open(struct gateway *gw, const char *id,
 void gw_agent_close(struct gw_agent *agent);
 
 /*
- * One look at all agents: what came is handed to inbound or outbound. At most 64
- * messages of each; true if there may be more.
+ * One look at all agents: what came is handed to inbound or outbound. At most
+ * 64 messages of each; true if there may be more.
  */
 bool gw_agents_turn(struct gateway *gw);
 /* Before a sleep: true if there is work, do not sleep. */
@@ -118,7 +119,7 @@ bool gw_agents_arm(struct gateway *gw);
 /* The one that speaks for a source: its proxy, or the gateway's own agent. */
 struct gw_agent *gw_speaker(struct gateway *gw, struct avp_str source);
 
-/* ---- dialects ------------------------------------------------------------------ */
+/* ---- dialects ----------------------------------------------------------- */
 
 /* Which one an AVP-Version, or HELLO's avp_version, means; empty: 0.2. */
 enum avp_dialect gw_dialect_of(struct avp_str version);
@@ -126,8 +127,8 @@ enum avp_dialect gw_dialect_of(struct avp_str version);
 bool gw_frame_is_for(const struct avp_frame *frame, enum avp_dialect dialect);
 /*
  * Appends to an empty buffer a head for the frame's payload, which lies at
- * payload, with that metadata; for 0.4 with its checksum. who speaks it, for the
- * reason: AVP_UNSUPPORTED or so when the dialect has no such frames.
+ * payload, with that metadata; for 0.4 with its checksum. who speaks it, for
+ * the reason: AVP_UNSUPPORTED or so when the dialect has no such frames.
  */
 int gw_frame_head(struct avp_buf *to, const struct avp_frame *frame,
 		  const struct avp_metadata *meta, const void *payload,
@@ -138,7 +139,7 @@ int gw_frame_convert(struct avp_buf *to, const struct ahp_message *message,
 		     enum avp_dialect dialect, const char *who,
 		     struct avp_reason *why);
 
-/* ---- dead letters -------------------------------------------------------------- */
+/* ---- dead letters ------------------------------------------------------- */
 
 struct gw_letters {
 	struct gw_timer gather; /* set: some are not on their way to the disk */
@@ -159,7 +160,7 @@ void gw_letters_settle(struct gateway *gw);
 /* When the loop is closed. */
 void gw_letters_close(struct gateway *gw);
 
-/* ---- the gateway ------------------------------------------------------------- */
+/* ---- the gateway -------------------------------------------------------- */
 
 struct gateway {
 	/*
@@ -188,11 +189,11 @@ struct gateway {
 
 int64_t gw_clock_ns(void);
 
-/* ---- inbound ------------------------------------------------------------------- */
+/* ---- inbound ------------------------------------------------------------ */
 
 /*
- * Opens the listeners of gw->conf into gw->in; they serve from the next turn on.
- * AVP_IO, AVP_PERMISSION (a port or a key file), AVP_NO_MEMORY.
+ * Opens the listeners of gw->conf into gw->in; they serve from the next turn
+ * on. AVP_IO, AVP_PERMISSION (a port or a key file), AVP_NO_MEMORY.
  */
 int gw_inbound_open(struct gateway *gw, struct avp_reason *why);
 /* Calls visit for each listener, with the port that it really has. */
@@ -205,10 +206,10 @@ void gw_inbound_close(struct gateway *gw);
 
 /*
  * gw->conf is `next` when this returns 0: tokens, limits, default agents and
- * certificates are replaced for new requests and connections, listeners that are
- * gone are closed, new ones opened; requests that are under way are finished. On
- * failure everything stays as it was. Pointers into the old configuration are
- * gone afterwards.
+ * certificates are replaced for new requests and connections, listeners that
+ * are gone are closed, new ones opened; requests that are under way are
+ * finished. On failure everything stays as it was. Pointers into the old
+ * configuration are gone afterwards.
  */
 int gw_inbound_reload(struct gateway *gw, const struct gw_conf *next,
 		      struct avp_reason *why);
@@ -231,7 +232,7 @@ void gw_inbound_event(struct gateway *gw, struct gw_agent *agent,
 /* Appends its lines to the text of GET /metrics. */
 void gw_inbound_metrics(struct gateway *gw, struct avp_buf *to);
 
-/* ---- outbound ------------------------------------------------------------------ */
+/* ---- outbound ----------------------------------------------------------- */
 
 /* Opens the peers of gw->conf into gw->out, and begins their handshakes. */
 int gw_outbound_open(struct gateway *gw, struct avp_reason *why);
@@ -263,21 +264,22 @@ bool gw_outbound_fallback(struct gateway *gw,
 
 void gw_outbound_metrics(struct gateway *gw, struct avp_buf *to);
 
-/* ---- between gateways ------------------------------------------------------------ */
+/* ---- between gateways --------------------------------------------------- */
 
 /*
  * What a gateway tells another beside AVP's own, so that both ends are written
- * against the same words. Requests carry AHP-Method, AHP-Message-ID, AHP-Task-ID,
- * AHP-Session-ID, AHP-Source, AHP-Target, AHP-Token-Limit, AHP-Timestamp, and
- * AHP-Wait: result if the answer shall be the RESULT; a text message has the same
- * in extra.ahp. Task and session ids may be any bytes: where a header field cannot
- * hold them, or could be misread, they are written as %XX, and AHP-Encoding:
- * percent says that those two are; without it what they hold is meant as it is.
+ * against the same words. Requests carry AHP-Method, AHP-Message-ID,
+ * AHP-Task-ID, AHP-Session-ID, AHP-Source, AHP-Target, AHP-Token-Limit,
+ * AHP-Timestamp, and AHP-Wait: result if the answer shall be the RESULT; a
+ * text message has the same in extra.ahp. Task and session ids may be any
+ * bytes: where a header field cannot hold them, or could be misread, they are
+ * written as %XX, and AHP-Encoding: percent says that those two are; without
+ * it what they hold is meant as it is.
  *
- * AHP-Wait: liveness asks how an agent is. It is for a HEARTBEAT as text, which is
- * not handed over: the gateway answers it, by the counter in the agent's page, with
- * "alive" or "stuck"; with 404 and AGENT_NOT_FOUND when there is no such agent.
- * A HEARTBEAT without it is a message as any other.
+ * AHP-Wait: liveness asks how an agent is. It is for a HEARTBEAT as text,
+ * which is not handed over: the gateway answers it, by the counter in the
+ * agent's page, with "alive" or "stuck"; with 404 and AGENT_NOT_FOUND when
+ * there is no such agent. A HEARTBEAT without it is a message as any other.
  *
  * A successful answer says in AHP-Outcome what it is:
  *

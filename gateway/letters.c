@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The dead letter queue, and its way to the disk: letters that die within a few
- * milliseconds share one fdatasync(), which is the loop's. A turn that waited for
- * the disk would hold up every connection.
+ * milliseconds share one fdatasync(), which is the loop's. A turn that waited
+ * for the disk would hold up every connection.
  */
 #include <string.h>
 #include <unistd.h>

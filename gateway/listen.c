@@ -21,7 +21,7 @@
 /* Of a connection's window, those of its streams: several at full speed. */
 #define WINDOW_SHARE 4
 
-/* ---- accepting ------------------------------------------------------------------------ */
+/* ---- accepting ---------------------------------------------------------- */
 
 static void text_of(const struct sockaddr_storage *address,
 		    char text[INET6_ADDRSTRLEN])
@@ -106,7 +106,7 @@ static void accept_some(struct gw_ready *item)
 			return;
 }
 
-/* ---- one listener ---------------------------------------------------------------------- */
+/* ---- one listener ------------------------------------------------------- */
 
 static int address_of(const struct gw_conf_listener *conf,
 		      struct sockaddr_storage *address, socklen_t *n,
@@ -254,7 +254,7 @@ static void tune(struct http_listener *l, const struct gw_conf_listener *conf)
 		 conf->default_agent.text ? conf->default_agent.text : "");
 }
 
-/* ---- all of them ------------------------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------- */
 
 /* What is about to become of a listener of the new configuration. */
 struct change {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The gateway's log: on stderr, a line an event: the event's name, key=value, and
- * at the end level and time. Never payloads, tokens or keys.
+ * The gateway's log: on stderr, a line an event: the event's name, key=value,
+ * and at the end level and time. Never payloads, tokens or keys.
  *
  *	listening address=127.0.0.1 port=8080 tls=no level=info time=2026-...Z
  */

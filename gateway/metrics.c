@@ -27,7 +27,7 @@ const char *gw_endpoint_name(enum gw_endpoint endpoint)
 	return names[endpoint];
 }
 
-/* ---- lines --------------------------------------------------------------------- */
+/* ---- lines -------------------------------------------------------------- */
 
 static void put(struct avp_buf *to, const char *line, int n, size_t cap)
 {
@@ -86,7 +86,7 @@ static void histogram(struct avp_buf *to, const char *name, const char *help,
 	gw_metric(to, part, "", (double)h->count);
 }
 
-/* ---- what is counted ------------------------------------------------------------- */
+/* ---- what is counted ---------------------------------------------------- */
 
 static const struct {
 	const char *name, *help;

@@ -10,7 +10,7 @@
 #define REOPEN_NS  (1000 * MS) /* a name that somebody else holds */
 #define LEAVING_NS (20 * MS)   /* between looks at a peer that leaves */
 
-/* ---- proxies -------------------------------------------------------------------- */
+/* ---- proxies ------------------------------------------------------------ */
 
 static struct out_remote *remote_of(struct gw_timer *timer)
 {
@@ -46,8 +46,9 @@ static void reopen_fired(struct gw_timer *timer)
 }
 
 /*
- * Only now local agents can find it: they are to know its model when they link. A
- * peer that does not answer is there all the same, of an unknown model.
+ * Only now local agents can find it: they are to know its model when they
+ * link. A peer that does not answer is there all the same, of an unknown
+ * model.
  */
 void out_remote_answered(struct out_remote *remote,
 			 const struct avp_identity *identity)
@@ -69,7 +70,7 @@ void out_remote_answered(struct out_remote *remote,
 		       gw_shown(shown, avp_str_of(why.text)));
 }
 
-/* ---- peers ---------------------------------------------------------------------- */
+/* ---- peers -------------------------------------------------------------- */
 
 static int remote_new(struct out_peer *peer, const char *id,
 		      struct avp_reason *why)
@@ -131,7 +132,7 @@ static int peer_new(struct gw_outbound *out, struct gw_conf *whole,
 	return 0;
 }
 
-/* ---- reload ------------------------------------------------------------------------ */
+/* ---- reload ------------------------------------------------------------- */
 
 static bool text_same(const struct avp__config_text *a,
 		      const struct avp__config_text *b)
@@ -254,7 +255,7 @@ void gw_outbound_reload(struct gateway *gw, struct gw_conf *next)
 			       gw_shown(shown, avp_str_of(why.text)));
 }
 
-/* ---- the whole ------------------------------------------------------------------------ */
+/* ---- the whole ---------------------------------------------------------- */
 
 int gw_outbound_open(struct gateway *gw, struct avp_reason *why)
 {

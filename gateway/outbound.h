@@ -12,8 +12,8 @@
  *	outbound_http.c	requests, by libcurl on the gateway's loop
  *
  * libcurl, not nghttp2 by hand: HTTP/1.1 and HTTP/2, TLS with pins, connection
- * reuse and half a dozen time-outs come tested; what it costs is one copy of the
- * body (two on HTTP/2) between the sender's memory and the socket.
+ * reuse and half a dozen time-outs come tested; what it costs is one copy of
+ * the body (two on HTTP/2) between the sender's memory and the socket.
  */
 #ifndef AVP_GATEWAY_OUTBOUND_H
 #define AVP_GATEWAY_OUTBOUND_H
@@ -34,7 +34,7 @@ struct out_list {
 	struct out_message *first, **end;
 };
 
-/* ---- requests: outbound_http.c ----------------------------------------------- */
+/* ---- requests: outbound_http.c ------------------------------------------ */
 
 #define OUT_URL_BYTES 2304
 
@@ -74,13 +74,14 @@ void out_http_close(struct out_peer *peer);
 /* One to be filled and started, or NULL without memory. */
 struct out_request *out_request_new(struct out_peer *peer);
 /*
- * Adds a header field "Name: value", unless that is empty; a failure is remembered
- * until the start. Of the value what a field cannot hold is written as %XX, and
- * AHP-Encoding says so (gateway.h).
+ * Adds a header field "Name: value", unless that is empty; a failure is
+ * remembered until the start. Of the value what a field cannot hold is written
+ * as %XX, and AHP-Encoding says so (gateway.h).
  */
 void out_request_field(struct out_request *request, const char *name,
 		       struct avp_str value);
-/* The same of a text that was checked: as it is, and wiped from where it was. */
+/* The same of a text that was checked: as it is, and wiped from where it
+ * was. */
 void out_request_secret(struct out_request *request, const char *name,
 			const char *scheme, const char *value);
 /* Starts it; done is called later, not from within. On failure it is freed. */
@@ -92,7 +93,7 @@ void out_request_drop(struct out_request *request);
 /* Why there is no answer, in words. */
 const char *out_request_error(const struct out_request *request);
 
-/* ---- sessions: peer_session.c -------------------------------------------------- */
+/* ---- sessions: peer_session.c ------------------------------------------- */
 
 enum out_state { OUT_NONE, OUT_ASKING, OUT_READY };
 
@@ -157,7 +158,7 @@ void out_session_fall(struct out_session *session,
 void out_remote_answered(struct out_remote *remote,
 			 const struct avp_identity *identity);
 
-/* ---- peers and messages: peer.c -------------------------------------------------- */
+/* ---- peers and messages: peer.c ----------------------------------------- */
 
 /* What came of an attempt. */
 struct out_verdict {
@@ -261,7 +262,7 @@ void out_peer_drain(struct out_peer *peer);
 /* For the breaker: a request has had an answer, or no connection. */
 void out_peer_heard(struct out_peer *peer, const struct out_request *request);
 
-/* ---- how remote agents are: outbound_beat.c ------------------------------------------ */
+/* ---- how remote agents are: outbound_beat.c ----------------------------- */
 
 void out_beat_open(struct out_peer *peer);
 void out_beat_close(struct out_peer *peer);
@@ -280,11 +281,11 @@ void out_url(char url[OUT_URL_BYTES], const struct out_remote *remote,
 /* Out of the list that it is in, if any. */
 void out_unlist(struct out_message *m);
 
-/* ---- bodies, answers, news --------------------------------------------------------- */
+/* ---- bodies, answers, news ---------------------------------------------- */
 
 /*
- * Fills request with what the message is for this session. *url: which endpoint.
- * 0, or a code with the reason: it cannot be sent so.
+ * Fills request with what the message is for this session. *url: which
+ * endpoint. 0, or a code with the reason: it cannot be sent so.
  */
 int out_body(struct out_message *m, struct out_request *request,
 	     const char **endpoint, struct avp_reason *why);

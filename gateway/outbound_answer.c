@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a peer's answer means: accepted, with a RESULT or not; refused; again. */
+/* What a peer's answer means: accepted, with a RESULT or not; refused;
+ * again. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,7 +38,7 @@ __attribute__((format(printf, 3, 4))) static void say(struct out_verdict *v,
 	va_end(args);
 }
 
-/* ---- the body as JSON ----------------------------------------------------------- */
+/* ---- the body as JSON --------------------------------------------------- */
 
 static bool is_type(const struct out_request *r, const char *type)
 {
@@ -98,7 +99,7 @@ static void error_text(const struct out_request *r, char to[SHOWN + 1],
 	avp_json_free(doc);
 }
 
-/* ---- status ------------------------------------------------------------------------ */
+/* ---- status ------------------------------------------------------------- */
 
 static void judge_error(const struct out_request *r, struct out_verdict *v)
 {
@@ -161,7 +162,7 @@ void out_judge_status(const struct out_request *r, struct out_verdict *v)
 	}
 }
 
-/* ---- a fallback ---------------------------------------------------------------------- */
+/* ---- a fallback --------------------------------------------------------- */
 
 /* {"fallback": {...}}, or the FallbackRequest itself. */
 static const struct avp_json *fallback_of(const struct avp_json *root)
@@ -195,7 +196,7 @@ static bool fell_back(struct out_message *m, const struct avp_json *root,
 	return true;
 }
 
-/* ---- results ----------------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------ */
 
 /* The SDK's answer is what its handler made of the message. */
 static int wrap(struct avp_buf *to, const struct avp_json *root)

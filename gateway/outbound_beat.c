@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How remote agents are: alive, stuck, dead, or never seen. Whatever comes from
- * one tells that it lives. One that was silent for half an interval is asked, by a
- * HEARTBEAT, which its gateway answers for it (gateway.h); a server that knows no
- * HEARTBEAT, as the SDK's, is asked for GET /health, and speaks for all that are
- * behind it. Silence counts by the clock of this host, as <avp/message.h> says.
+ * one tells that it lives. One that was silent for half an interval is asked,
+ * by a HEARTBEAT, which its gateway answers for it (gateway.h); a server that
+ * knows no HEARTBEAT, as the SDK's, is asked for GET /health, and speaks for
+ * all that are behind it. Silence counts by the clock of this host, as
+ * <avp/message.h> says.
  */
 #include <stdio.h>
 #include <string.h>
@@ -70,7 +71,7 @@ void gw_outbound_heard(struct gw_agent *agent)
 		out_remote_heard(agent->remote);
 }
 
-/* ---- what the answers say ----------------------------------------------------------- */
+/* ---- what the answers say ----------------------------------------------- */
 
 static bool has_one_voice(const struct out_peer *peer)
 {
@@ -119,7 +120,7 @@ static void beat_done(struct out_request *r)
 	tell(remote);
 }
 
-/* ---- asking --------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------- */
 
 static int write_beat(struct out_request *r, struct out_remote *remote)
 {

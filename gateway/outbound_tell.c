@@ -8,7 +8,7 @@
 
 #define BODY_MAX (UINT64_C(64) << 20) /* copied into a letter */
 
-/* ---- to the sender ---------------------------------------------------------------- */
+/* ---- to the sender ------------------------------------------------------ */
 
 static int say(struct out_remote *remote, struct ahp_outgoing *out)
 {
@@ -121,7 +121,7 @@ void out_tell_fallback(struct out_session *s,
 	avp_buf_fini(&payload);
 }
 
-/* ---- dead letters ------------------------------------------------------------------- */
+/* ---- dead letters ------------------------------------------------------- */
 
 /* A sender that sends a rejected message again gets no second letter for it. */
 static bool is_buried(struct gw_outbound *out, const uint8_t id[16])

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A message's way to a peer. It is in the peer's queue, or waits for a handshake,
- * or is under way, or waits for its next attempt; then it has ended, and its
- * sender is told. It keeps its sender's memory and acknowledgement until then.
+ * A message's way to a peer. It is in the peer's queue, or waits for a
+ * handshake, or is under way, or waits for its next attempt; then it has
+ * ended, and its sender is told. It keeps its sender's memory and
+ * acknowledgement until then.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 #define RETRY_MAX_NS  (60 * SECOND)
 #define TELL_AGAIN_NS (10 * MS)
 
-/* ---- lists -------------------------------------------------------------------- */
+/* ---- lists -------------------------------------------------------------- */
 
 void out_unlist(struct out_message *m)
 {
@@ -44,7 +45,7 @@ static void list_add(struct out_list *list, struct out_message *m)
 	m->list = list;
 }
 
-/* ---- how much ------------------------------------------------------------------- */
+/* ---- how much ----------------------------------------------------------- */
 
 static bool is_full(const struct out_peer *peer)
 {
@@ -79,7 +80,7 @@ static uint32_t most_active(const struct out_peer *peer)
 	return peer->http2 ? peer->conf->in_flight : peer->conf->connections;
 }
 
-/* ---- the breaker ------------------------------------------------------------------ */
+/* ---- the breaker -------------------------------------------------------- */
 
 /* d, doubled n times up to max, and up to half of that more by chance. */
 static int64_t back_off(int64_t d, uint32_t n, int64_t max)
@@ -134,7 +135,7 @@ void out_peer_heard(struct out_peer *peer, const struct out_request *r)
 	gw_ready_add(gw, &peer->pump);
 }
 
-/* ---- the end of a message ----------------------------------------------------------- */
+/* ---- the end of a message ----------------------------------------------- */
 
 static void message_free(struct out_message *m)
 {
@@ -205,7 +206,8 @@ static void end(struct out_message *m, struct out_verdict *v)
 	out_unlist(m);
 	out_body_free(m);
 	count_end(m);
-	/* What is accepted is the remote's: the sender need not wait for more. */
+	/* What is accepted is the remote's: the sender need not wait for
+	 * more. */
 	if (!m->verdict.code) {
 		gw_message_accept(m->message);
 		ahp_release(m->message->to->agent, &m->message->m);
@@ -221,7 +223,7 @@ static void end_dead(struct out_message *m, struct out_verdict *v)
 	end(m, v);
 }
 
-/* ---- attempts -------------------------------------------------------------------------- */
+/* ---- attempts ----------------------------------------------------------- */
 
 void out_message_queue(struct out_message *m)
 {
@@ -380,7 +382,7 @@ static void wake_fired(struct gw_timer *timer)
 	gw_ready_add(peer->gw, &peer->pump);
 }
 
-/* ---- taking, opening, closing ------------------------------------------------------------ */
+/* ---- taking, opening, closing ------------------------------------------- */
 
 void out_peer_take(struct out_peer *peer, struct out_remote *remote,
 		   struct gw_message *message)

@@ -11,7 +11,7 @@
 
 #define JSON_MAX (1u << 20) /* of a handshake's answer */
 
-/* ---- which session --------------------------------------------------------------- */
+/* ---- which session ------------------------------------------------------ */
 
 /* Texts may hold no '/' of ours: their lengths keep them apart. */
 static void key_of(char key[OUT_KEY_BYTES], const struct avp_identity *of)
@@ -92,7 +92,7 @@ void out_session_fall(struct out_session *s, const struct avp_fallback *f)
 	       s->remote->id, gw_shown(shown, f->reason));
 }
 
-/* ---- what the answer says ------------------------------------------------------------ */
+/* ---- what the answer says ----------------------------------------------- */
 
 static enum avp_dialect dialect_of(const struct gw_conf_peer *conf,
 				   struct avp_str version)
@@ -129,8 +129,8 @@ static int read_members(const struct avp_json *root, struct avp_str *id,
 }
 
 /*
- * As links do (ahp_peer_mode()): what two models cannot share is refused, what is
- * not known is not.
+ * As links do (ahp_peer_mode()): what two models cannot share is refused, what
+ * is not known is not.
  */
 static void resolve(struct out_session *s, const struct avp_identity *local,
 		    const struct avp_identity *remote)
@@ -152,8 +152,8 @@ static void resolve(struct out_session *s, const struct avp_identity *local,
 }
 
 /*
- * The reference's answer is the identity that it was told: of its own model, which
- * other local agents would be held against, that says nothing.
+ * The reference's answer is the identity that it was told: of its own model,
+ * which other local agents would be held against, that says nothing.
  */
 static bool is_echo(const struct avp_identity *asked,
 		    const struct avp_identity *answer)
@@ -209,7 +209,7 @@ static void take_answer(struct out_session *s, const struct out_request *r,
 	       s->remote->peer->http2 ? "2" : "1.1");
 }
 
-/* ---- asking ---------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------- */
 
 /* A server that does not know paths of agents: the SDK's. */
 static bool is_plain(struct out_peer *peer, const struct out_request *r)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The endpoints of AVP's HTTP transport: which one is meant, who may use it, and
- * what an answer looks like. Statuses and bodies are those that the reference
- * SDK's server was seen to give, but where a comment says otherwise.
+ * The endpoints of AVP's HTTP transport: which one is meant, who may use it,
+ * and what an answer looks like. Statuses and bodies are those that the
+ * reference SDK's server was seen to give, but where a comment says otherwise.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #define JSON "application/json"
 
-/* ---- answers ----------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 /* Codes of frames come first in the list: AVP's answer has no code for them. */
 static bool is_frame_code(int code)
@@ -117,7 +117,7 @@ static void answer_detail(struct exchange *x, int status, const char *text,
 					       .bytes = strlen(text)});
 }
 
-/* ---- which endpoint ------------------------------------------------------------------ */
+/* ---- which endpoint ----------------------------------------------------- */
 
 static const struct route {
 	const char *path;
@@ -243,7 +243,7 @@ static const struct route *find_route(struct exchange *x)
 	return NULL;
 }
 
-/* ---- what both kinds of message have -------------------------------------------------- */
+/* ---- what both kinds of message have ------------------------------------ */
 
 struct avp_str serve_either(const struct exchange *x, enum http_field field,
 			    struct avp_str other)
@@ -309,7 +309,7 @@ static bool check_content(struct exchange *x)
 	return true;
 }
 
-/* ---- the endpoints that only tell -------------------------------------------------------- */
+/* ---- the endpoints that only tell --------------------------------------- */
 
 static void answer_metrics(struct exchange *x)
 {
@@ -327,7 +327,7 @@ static void answer_metrics(struct exchange *x)
 	avp_buf_fini(&buf);
 }
 
-/* ---- as http.h has it ----------------------------------------------------------------- */
+/* ---- as http.h has it --------------------------------------------------- */
 
 static void on_deadline(struct gw_timer *timer)
 {
@@ -419,7 +419,7 @@ void serve_end(struct http_request *r)
 	}
 }
 
-/* ---- the end ----------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------ */
 
 static long long us(int64_t from_ns, int64_t to_ns)
 {

@@ -69,7 +69,7 @@ struct exchange {
 	int64_t sent_ns;
 };
 
-/* ---- serve.c: answers ------------------------------------------------------------ */
+/* ---- serve.c: answers --------------------------------------------------- */
 
 /* {"success":false,"message":..} and, unless it is a frame's, "code". */
 void serve_fail(struct exchange *x, int status, const struct avp_reason *why);
@@ -92,7 +92,7 @@ bool serve_address(struct exchange *x, struct avp_str named);
 struct avp_str serve_either(const struct exchange *x, enum http_field field,
 			    struct avp_str other);
 
-/* ---- fields.c: AHP's fields of a message ------------------------------------------- */
+/* ---- fields.c: AHP's fields of a message -------------------------------- */
 
 /* From the header; what is absent gets its default. False: answered. */
 bool fields_read(struct exchange *x);
@@ -104,7 +104,7 @@ bool fields_unescape(char *text, size_t *len);
 void fields_fill(struct exchange *x, struct ahp_outgoing *m,
 		 struct avp_str session);
 
-/* ---- auth.c: who asks, and how often ------------------------------------------------ */
+/* ---- auth.c: who asks, and how often ------------------------------------ */
 
 /* Finds out; false: answered. */
 bool auth_check(struct exchange *x);
@@ -122,7 +122,7 @@ struct rates {
 	} rate[RATES];
 };
 
-/* ---- each endpoint ------------------------------------------------------------------ */
+/* ---- each endpoint ------------------------------------------------------ */
 
 void transmit_head(struct exchange *x);
 size_t transmit_place(struct exchange *x, void **at);
@@ -141,7 +141,7 @@ void handshake_linked(struct exchange *x, int code);
 void transmit_send(struct exchange *x);
 void text_send(struct exchange *x);
 
-/* ---- deliver.c ------------------------------------------------------------------------ */
+/* ---- deliver.c ---------------------------------------------------------- */
 
 void deliver_open(struct gw_inbound *in);
 void deliver_close(struct gw_inbound *in);
@@ -149,7 +149,8 @@ void deliver_close(struct gw_inbound *in);
 void deliver_speak(struct exchange *x, struct avp_str source);
 /*
  * Looks for the link to x->target: 0; AVP_AGAIN, and one of transmit_send(),
- * text_send() and handshake_linked() follows, or an answer; or why there is none.
+ * text_send() and handshake_linked() follows, or an answer; or why there is
+ * none.
  */
 int deliver_link(struct exchange *x, struct avp_reason *why);
 /* Sends it; x is answered when it is acknowledged, or its RESULT is there. */
@@ -157,7 +158,7 @@ void deliver_send(struct exchange *x, struct ahp_outgoing *m);
 /* Nothing more is to be done for it. */
 void deliver_forget(struct exchange *x);
 
-/* ---- what inbound is ------------------------------------------------------------------- */
+/* ---- what inbound is ---------------------------------------------------- */
 
 #define RECEIPT_BUCKETS 4096
 

@@ -4,8 +4,8 @@
  *
  * A text message reaches the local agent as the payload of a message of kind
  * JSON. If extra.ahp is there, another gateway has sent it and content is the
- * payload itself; else the payload is the whole text message as its sender wrote
- * it.
+ * payload itself; else the payload is the whole text message as its sender
+ * wrote it.
  */
 #include <math.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 
 #define JSON_FIRST_BYTES 4096
 
-/* ---- the body ------------------------------------------------------------------------ */
+/* ---- the body ----------------------------------------------------------- */
 
 static uint64_t most_of(const struct exchange *x)
 {
@@ -77,7 +77,7 @@ static const struct avp_json *parse(struct exchange *x, const char *what)
 	return NULL;
 }
 
-/* ---- text ---------------------------------------------------------------------------- */
+/* ---- text --------------------------------------------------------------- */
 
 static void take_fallback(struct exchange *x, const struct avp_json *root)
 {
@@ -219,7 +219,7 @@ void text_send(struct exchange *x)
 	deliver_send(x, &m);
 }
 
-/* ---- handshake ------------------------------------------------------------------------ */
+/* ---- handshake ---------------------------------------------------------- */
 
 /* NaN, an infinity or half of a surrogate pair, wherever in it. */
 static bool is_unspeakable(const struct avp_json *value)

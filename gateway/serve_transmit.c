@@ -23,7 +23,7 @@
  */
 #define EXPAND_MAX (1u << 20)
 
-/* ---- what is wrong with a frame, in the reference's words -------------------------- */
+/* ---- what is wrong with a frame, in the reference's words --------------- */
 
 static uint32_t le32(const uint8_t *p)
 {
@@ -72,7 +72,7 @@ static void refuse_frame(struct exchange *x, const struct avp_reason *why,
 	}
 }
 
-/* ---- its head ------------------------------------------------------------------------ */
+/* ---- its head ----------------------------------------------------------- */
 
 static bool judge_sizes(struct exchange *x, uint64_t metadata)
 {
@@ -174,7 +174,7 @@ static void judge_head(struct exchange *x)
 		take_loan(x);
 }
 
-/* ---- the body ---------------------------------------------------------------------------- */
+/* ---- the body ----------------------------------------------------------- */
 
 void transmit_head(struct exchange *x)
 {
@@ -249,7 +249,7 @@ void transmit_placed(struct exchange *x, size_t n)
 		judge_head(x);
 }
 
-/* ---- the end of it -------------------------------------------------------------------------- */
+/* ---- the end of it ------------------------------------------------------ */
 
 /* The payload, which is judged as it will be read, and thrown away. */
 static int judge_compressed(struct exchange *x, struct avp_reason *why)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pairing heap (Fredman, Sedgewick, Sleator, Tarjan 1986): meld is one compare,
- * taking the first is log n amortised. `before` is the sibling to the left, or
- * the parent of a leftmost child.
+ * A pairing heap (Fredman, Sedgewick, Sleator, Tarjan 1986): meld is one
+ * compare, taking the first is log n amortised. `before` is the sibling to the
+ * left, or the parent of a leftmost child.
  */
 #include <stddef.h>
 

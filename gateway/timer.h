@@ -23,8 +23,8 @@ struct gw_timers {
 };
 
 /*
- * Sets or moves a timer; a later time for one that is set costs nothing until its
- * earlier time has come. due_ns above 0.
+ * Sets or moves a timer; a later time for one that is set costs nothing until
+ * its earlier time has come. due_ns above 0.
  */
 void gw_timer_set(struct gw_timers *timers, struct gw_timer *timer,
 		  int64_t due_ns);

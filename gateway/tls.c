@@ -104,7 +104,7 @@ void http_tls_close(SSL_CTX *tls)
 	SSL_CTX_free(tls);
 }
 
-/* ---- of a connection ---------------------------------------------------------- */
+/* ---- of a connection ---------------------------------------------------- */
 
 int http_tls_begin(struct http_conn *c)
 {

@@ -50,7 +50,8 @@ static int identity(const char *path, bool canonical, struct avp_reason *why)
 {
 	struct cmd_file file = {0};
 	struct avp_config *c = NULL;
-	/* A byte more than is read: the config itself tells what is too long. */
+	/* A byte more than is read: the config itself tells what is too
+	 * long. */
 	int err = cmd_file_read(&file, path, AVP_CONFIG_BYTES, why);
 
 	if (!err)
@@ -90,7 +91,7 @@ int cmd_identity(int argc, char **argv)
 						  : CMD_DONE;
 }
 
-/* ---- resolve -------------------------------------------------------------- */
+/* ---- resolve ------------------------------------------------------------ */
 
 static int read_identity(const char *path, struct avp_json_doc **doc,
 			 struct avp_identity *id, struct avp_reason *why)

@@ -41,7 +41,7 @@ static void show_progress(void *user, double done)
 	p->next = t + 1;
 }
 
-/* ---- files of float32 ------------------------------------------------------ */
+/* ---- files of float32 --------------------------------------------------- */
 
 struct floats {
 	void *map; /* NULL: an empty file */
@@ -114,7 +114,7 @@ static int write_floats(const char *path, const float *x, uint64_t count,
 	return cmd_file_write(path, &piece, 1, why);
 }
 
-/* ---- compute -------------------------------------------------------------- */
+/* ---- compute ------------------------------------------------------------ */
 
 struct request {
 	const char *e_in, *e_out, *model, *cache, *out, *matrix, *in;
@@ -349,7 +349,7 @@ static int run_compute(const struct request *q, struct avp_reason *why)
 	return err;
 }
 
-/* ---- apply ------------------------------------------------------------------ */
+/* ---- apply -------------------------------------------------------------- */
 
 static int apply_rows(const struct request *q, const struct floats *w,
 		      const struct floats *h, struct avp_reason *why)
@@ -404,7 +404,7 @@ static int run_apply(const struct request *q, struct avp_reason *why)
 	return err;
 }
 
-/* ---- arguments -------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------- */
 
 static int realign_compute(int argc, char **argv)
 {

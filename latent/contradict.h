@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When two models are known to differ, as links and the gateway refuse states. */
+/* When two models are known to differ, as links and the gateway refuse
+ * states. */
 #ifndef AVP_LATENT_CONTRADICT_H
 #define AVP_LATENT_CONTRADICT_H
 
@@ -8,8 +9,8 @@
 #include <avp/hello.h>
 
 /*
- * Both have told something, and it is not the same. avp_resolve() is JSON also of
- * models of which nothing is known: ignorance alone forbids nothing.
+ * Both have told something, and it is not the same. avp_resolve() is JSON also
+ * of models of which nothing is known: ignorance alone forbids nothing.
  */
 bool avp__contradict(const struct avp_identity *a,
 		     const struct avp_identity *b);

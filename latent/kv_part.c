@@ -10,7 +10,8 @@
 
 #include "latent/shown.h"
 
-/* What payload_length can say, less room for the metadata beside the tensors. */
+/* What payload_length can say, less room for the metadata beside the
+ * tensors. */
 #define FRAME_BYTES (UINT32_MAX - (64u << 10))
 
 static const char *const keys[AVP_KV_PART_KEYS] = {

@@ -146,8 +146,9 @@ int avp_kv_bytes(const struct avp_kv_shape *shape, uint64_t *bytes,
  * Writes the header at payload, whose tensors the caller then fills through
  * avp_kv_tensor(): a cache is built where it is sent from. The tensors begin at
  * payload + 17, which must be a 64-byte boundary so that vector code can write
- * them: avp_kv_padding() says how to get there. The other tensors follow without
- * gaps, aligned as far as the bytes of one allow (any multiple of 64 bytes is).
+ * them: avp_kv_padding() says how to get there. The other tensors follow
+ * without gaps, aligned as far as the bytes of one allow (any multiple of 64
+ * bytes is).
  *
  * 0; AVP_USAGE if misaligned; AVP_TOO_LARGE if capacity is too small; or as
  * avp_kv_bytes().
@@ -212,9 +213,10 @@ struct avp_kv_pages {
 };
 
 /*
- * Copies a layer's K or V out of a pool into a cache that is being built, or out
- * of a cache into a pool, converting when the dtypes differ. The table must reach seq_len tokens and name only blocks of the pool:
- * else AVP_SHAPE_MISMATCH and nothing was copied.
+ * Copies a layer's K or V out of a pool into a cache that is being built, or
+ * out of a cache into a pool, converting when the dtypes differ. The table
+ * must reach seq_len tokens and name only blocks of the pool: else
+ * AVP_SHAPE_MISMATCH and nothing was copied.
  */
 int avp_kv_from_pages(const struct avp_kv *kv, uint32_t layer,
 		      enum avp_kv_which which, const struct avp_kv_pages *pages,
@@ -400,8 +402,8 @@ struct avp_vocab;
 
 /*
  * 0 with *v for avp_vocab_close(); AVP_BAD_JSON, AVP_TOO_LARGE, AVP_NO_MEMORY,
- * or AVP_INVALID_MESSAGE if there is no vocabulary in it, or an id that does not
- * fit 32 bits.
+ * or AVP_INVALID_MESSAGE if there is no vocabulary in it, or an id that does
+ * not fit 32 bits.
  */
 int avp_vocab_open(struct avp_vocab **v, const void *text, size_t len,
 		   struct avp_reason *why);
@@ -520,9 +522,10 @@ struct avp_realign_result {
  *
  * 0; AVP_SHAPE_MISMATCH for unequal or unusable shapes; AVP_BAD_DTYPE;
  * AVP_TOO_LARGE over AVP_REALIGN_DIM; AVP_DESERIALIZATION_ERROR if the weights
- * hold NaN or infinity, if E_in's are so small that target_norm is 0, to which no
- * state can be scaled, or if no lambda up to the Gram matrix's own size makes it
- * positive definite; AVP_USAGE; AVP_NO_MEMORY. W is then in no particular state.
+ * hold NaN or infinity, if E_in's are so small that target_norm is 0, to which
+ * no state can be scaled, or if no lambda up to the Gram matrix's own size
+ * makes it positive definite; AVP_USAGE; AVP_NO_MEMORY. W is then in no
+ * particular state.
  */
 int avp_realign_compute(const struct avp_tensor *e_in,
 			const struct avp_tensor *e_out,

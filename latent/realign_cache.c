@@ -69,7 +69,7 @@ int avp_realign_cache_path(char *path, size_t capacity, const char *dir,
 	return 0;
 }
 
-/* ---- writing -------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 /* Makes every directory that path goes through. */
 static int make_parents(const char *path, struct avp_reason *why)
@@ -230,7 +230,7 @@ int avp_realign_cache_write(const char *path, const float *w, uint32_t dim,
 	return err ? err : sync_parent(path, why);
 }
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static int damaged(struct avp_reason *why, const char *what)
 {

@@ -455,7 +455,7 @@ int avp__pickle_read(const uint8_t *bytes, size_t len,
 	return 0;
 }
 
-/* ---- writing -------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 struct out {
 	uint8_t *data;

@@ -119,7 +119,7 @@ bool avp__contradict(const struct avp_identity *a, const struct avp_identity *b)
 	       counts_differ(a->num_layers, b->num_layers);
 }
 
-/* ---- frames --------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------- */
 
 static int fits(const char *name, uint32_t model, uint32_t frame,
 		struct avp_reason *why)

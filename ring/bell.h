@@ -2,8 +2,8 @@
 /*
  * A doorbell through memory: a word in the ringer's own lane that it counts up
  * and wakes as a futex, and that the sleeper's io_uring waits for in its
- * read-only mapping. Private to libavp; the other doorbell, a byte on the link's
- * socket, needs nothing but a watch.
+ * read-only mapping. Private to libavp; the other doorbell, a byte on the
+ * link's socket, needs nothing but a watch.
  *
  * Nothing is lost between two sleeps: the kernel compares the word with `seen`
  * when the wait begins, so that a ring which found nobody waiting ends it at
@@ -25,7 +25,7 @@ struct avp__bell {
 	const _Atomic uint32_t *word; /* borrowed: mapped until it is removed */
 	/* Called from avp_loop_run(), as that of a watch. */
 	void (*rung)(struct avp__bell *bell);
-	void *arg; /* the caller's */
+	void *arg;	/* the caller's */
 	uint32_t seen;	/* the loop's; a lane's word begins with 0, as this */
 	uint32_t place; /* the loop's */
 };
@@ -34,8 +34,8 @@ struct avp__bell {
 bool avp__loop_has_bells(const struct avp_loop *loop);
 
 /*
- * From now on a change of the word is told. AVP_UNSUPPORTED where avp__loop_has_bells() is false; AVP_NO_MEMORY;
- * AVP_FORKED.
+ * From now on a change of the word is told. AVP_UNSUPPORTED where
+ * avp__loop_has_bells() is false; AVP_NO_MEMORY; AVP_FORKED.
  */
 int avp__loop_bell_add(struct avp_loop *loop, struct avp__bell *bell,
 		       struct avp_reason *why);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The event loop's front: picks a backend, and checks what both need checked, so
- * that they answer alike.
+ * The event loop's front: picks a backend, and checks what both need checked,
+ * so that they answer alike.
  */
 #include <assert.h>
 #include <errno.h>

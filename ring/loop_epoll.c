@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The event loop on epoll, level-triggered: for systems that forbid io_uring. */
+/* The event loop on epoll, level-triggered: for systems that forbid
+ * io_uring. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

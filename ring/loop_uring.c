@@ -4,18 +4,19 @@
  *
  * Each watch is a one-shot poll, armed again after its callback. A poll that is
  * armed on what is ready completes at once, which is level-triggering; the new
- * poll goes to the kernel with the system call that waits next, so that it costs
- * none. (A multishot poll tells edges only: to see that a callback left bytes
- * unread would take a system call more for each event.) At most one poll of a
- * watch is under way, hence at most one completion that counts.
+ * poll goes to the kernel with the system call that waits next, so that it
+ * costs none. (A multishot poll tells edges only: to see that a callback left
+ * bytes unread would take a system call more for each event.) At most one poll
+ * of a watch is under way, hence at most one completion that counts.
  *
- * Bells (bell.h) are futex waits, one under way for each, armed again in the same
- * way. liburing 2.3 does not know them: their fields are filled in here.
+ * Bells (bell.h) are futex waits, one under way for each, armed again in the
+ * same way. liburing 2.3 does not know them: their fields are filled in here.
  *
  * A completion carries a name: place (an fd, or BELL | a bell's number) and
- * generation. The generation changes with every arming and every removal, so that
- * what was under way when a watch was removed is thrown away. Removing cancels at
- * once, since a poll holds the file: the peer of a socket would not see it closed.
+ * generation. The generation changes with every arming and every removal, so
+ * that what was under way when a watch was removed is thrown away. Removing
+ * cancels at once, since a poll holds the file: the peer of a socket would not
+ * see it closed.
  *
  * No COOP_TASKRUN: with it a completion waits until the thread that armed the
  * poll enters the kernel, while it may be computing and another be waiting in
@@ -46,10 +47,12 @@
 #define NOTHING UINT64_MAX	 /* needs no answer */
 #define SYNCED	(UINT64_MAX - 1) /* the fdatasync() that is under way */
 
-/* IORING_OP_FUTEX_WAIT of Linux 6.7, and the flags of its futex_waitv's kind. */
-#define FUTEX_WAIT_OP	51
-#define FUTEX_SIZE_U32	2 /* FUTEX2_SIZE_U32; shared, as FUTEX2_PRIVATE is not set */
-#define FUTEX_ANY	UINT32_MAX /* FUTEX_BITSET_MATCH_ANY */
+/* IORING_OP_FUTEX_WAIT of Linux 6.7, and the flags of its futex_waitv's
+ * kind. */
+#define FUTEX_WAIT_OP 51
+#define FUTEX_SIZE_U32 \
+	2 /* FUTEX2_SIZE_U32; shared, as FUTEX2_PRIVATE is not set */
+#define FUTEX_ANY UINT32_MAX /* FUTEX_BITSET_MATCH_ANY */
 
 #define BELL (1u << 31) /* in a place: no fd is that high */
 
@@ -82,7 +85,7 @@ static struct uring_loop *self(struct avp_loop *loop)
 	return (struct uring_loop *)loop;
 }
 
-/* ---- opening and closing ------------------------------------------------------ */
+/* ---- opening and closing ------------------------------------------------ */
 
 /* A filter may forbid entering a ring that it let us make. */
 static int try_ring(struct io_uring *ring)
@@ -157,12 +160,12 @@ static int uring_open(struct avp_loop **out, struct avp_reason *why)
 	return 0;
 }
 
-/* ---- requests --------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static struct entry *entry_at(const struct uring_loop *loop, uint32_t place)
 {
-	return place & BELL ? &loop->bells.entry[place & ~BELL] :
-			      &loop->fds.entry[place];
+	return place & BELL ? &loop->bells.entry[place & ~BELL]
+			    : &loop->fds.entry[place];
 }
 
 static uint64_t name_of(const struct uring_loop *loop, uint32_t place)
@@ -272,7 +275,7 @@ static void submit(struct uring_loop *loop)
 		io_uring_submit(&loop->ring);
 }
 
-/* ---- completions ----------------------------------------------------------------- */
+/* ---- completions -------------------------------------------------------- */
 
 /* What a completion is for; NULL if it is stale. */
 static struct entry *entry_of(const struct uring_loop *loop, uint64_t name)
@@ -287,7 +290,8 @@ static struct entry *entry_of(const struct uring_loop *loop, uint64_t name)
 	return e->armed && e->generation == name >> 32 ? e : NULL;
 }
 
-/* Takes stale completions off the queue's head, so that nobody wakes for them. */
+/* Takes stale completions off the queue's head, so that nobody wakes for
+ * them. */
 static void drop_stale(struct uring_loop *loop)
 {
 	struct io_uring_cqe *cqe;
@@ -319,8 +323,8 @@ static int hear_bell(struct uring_loop *loop, struct entry *e, uint32_t place,
 	if (result && result != -EAGAIN)
 		return 0; /* no such memory: the sleeper's time-out serves */
 	/* acquire: pairs with the release in avp__lane_ring() */
-	e->bell->seen = atomic_load_explicit(e->bell->word,
-					     memory_order_acquire);
+	e->bell->seen =
+		atomic_load_explicit(e->bell->word, memory_order_acquire);
 	mark_dirty(loop, place);
 	e->bell->rung(e->bell);
 	return 1;
@@ -367,7 +371,7 @@ static int deliver(struct uring_loop *loop)
 	return calls;
 }
 
-/* ---- turns ------------------------------------------------------------------------- */
+/* ---- turns -------------------------------------------------------------- */
 
 static bool overflown(const struct uring_loop *loop)
 {
@@ -430,7 +434,7 @@ static int uring_run(struct avp_loop *base, int64_t timeout_ns)
 	return calls;
 }
 
-/* ---- watches ------------------------------------------------------------------------ */
+/* ---- watches ------------------------------------------------------------ */
 
 static int grow(struct uring_loop *loop, struct table *table, uint32_t at,
 		struct avp_reason *why)

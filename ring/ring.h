@@ -13,7 +13,8 @@
  * Order and memory: avp_lane_put() release-stores the slot's sequence,
  * avp_lane_take() acquire-loads it; one thread writes, one reads, neither
  * blocks, no system call is made. What is read from a peer's lane is copied
- * once and checked; a peer that breaks the layout gets AVP_POISONED, never more.
+ * once and checked; a peer that breaks the layout gets AVP_POISONED, never
+ * more.
  *
  * Most programs use <avp/ahp.h>, which is built on this.
  */
@@ -35,7 +36,8 @@ extern "C" {
 /* Most bytes of a task id and of a session id in a slot, each. */
 #define AVP_LANE_ID_BYTES 80
 
-/* What a slot can carry beside its header: ids with a length byte each, body. */
+/* What a slot can carry beside its header: ids with a length byte each,
+ * body. */
 #define AVP_LANE_SMALL_BYTES 224
 #define AVP_LANE_LONG_BYTES  192
 
@@ -52,8 +54,8 @@ enum avp_ack {
 };
 
 struct avp_lane_options {
-	uint32_t size; /* sizeof(struct avp_lane_options), or 0 */
-	uint32_t flags; /* none yet: 0 */
+	uint32_t size;	 /* sizeof(struct avp_lane_options), or 0 */
+	uint32_t flags;	 /* none yet: 0 */
 	uint32_t slots;	 /* 16..65536, a power of two; 0: 1024 */
 	uint32_t window; /* most messages outstanding; 0: slots */
 	uint32_t colour; /* cache colour: slots start 128 * colour % 4096 off */
@@ -69,8 +71,8 @@ struct avp_lane_tx {
 	uint8_t *slots;
 	uint64_t slot_mask, ack_mask;
 	uint32_t window;
-	uint64_t next;	   /* sequence of the next message */
-	uint64_t consumed; /* by the peer, as far as known */
+	uint64_t next;			    /* sequence of the next message */
+	uint64_t consumed;		    /* by the peer, as far as known */
 	uint64_t accepted, released, taken; /* of the peer's messages */
 	uint64_t written_accepted, written_released, written_taken;
 	uint64_t ack_next, written_acks;
@@ -100,7 +102,7 @@ struct avp_slot_put {
 	bool long_form; /* message_id is given, or the body is in an arena */
 	bool in_arena;	/* implies long_form */
 	uint32_t token_limit, sent_ms, expiry_ms;
-	const char *task, *session; /* need no NUL */
+	const char *task, *session;	   /* need no NUL */
 	uint8_t task_bytes, session_bytes; /* <= AVP_LANE_ID_BYTES */
 	uint8_t inline_bytes; /* ids + 2 + inline_bytes must fit the form */
 	const void *inline_data;
@@ -115,7 +117,8 @@ struct avp_slot_put {
  */
 struct avp_slot_view {
 	uint64_t sequence;
-	uint32_t accepted, released; /* low words: the peer's acknowledgements */
+	uint32_t accepted,
+		released; /* low words: the peer's acknowledgements */
 	uint32_t sent_ms, expiry_ms, token_limit;
 	uint8_t method, kind;
 	bool redelivered, prompt, long_form, in_arena;
@@ -141,7 +144,8 @@ struct avp_acks {
  * Creates a lane in a new sealed segment and maps it read-write. Returns
  * AVP_USAGE, AVP_NO_MEMORY or AVP_IO. avp_lane_fini() unmaps and closes it.
  */
-int avp_lane_init(struct avp_lane_tx *tx, const struct avp_lane_options *options,
+int avp_lane_init(struct avp_lane_tx *tx,
+		  const struct avp_lane_options *options,
 		  struct avp_reason *why);
 void avp_lane_fini(struct avp_lane_tx *tx);
 
@@ -162,17 +166,18 @@ void avp_lane_detach(struct avp_lane_rx *rx);
  * Writes one message and commits it; the peer may read it as soon as this has
  * begun to return. The acknowledgements given so far ride along. Returns 0,
  * AVP_QUEUE_FULL when every slot holds a message that the peer has not read
- * (call avp_lane_consumed() with fresher news, and try again), or AVP_USAGE when
- * it does not fit the form. The commit is sequentially consistent if ordered is
- * set: a sleeper's word that is loaded afterwards (wake.h) is then up to date.
+ * (call avp_lane_consumed() with fresher news, and try again), or AVP_USAGE
+ * when it does not fit the form. The commit is sequentially consistent if
+ * ordered is set: a sleeper's word that is loaded afterwards (wake.h) is then
+ * up to date.
  */
 int avp_lane_put(struct avp_lane_tx *tx, const struct avp_slot_put *message,
 		 bool ordered);
 
 /*
  * Tells tx how far the peer has read, by its ack line or by what is accepted
- * (avp_ledger_accepted()): what is settled was read. A value that is behind what
- * is known, or ahead of what was sent, is no news.
+ * (avp_ledger_accepted()): what is settled was read. A value that is behind
+ * what is known, or ahead of what was sent, is no news.
  */
 void avp_lane_consumed(struct avp_lane_tx *tx, uint64_t consumed);
 
@@ -192,13 +197,14 @@ void avp_lane_prefetch(const struct avp_lane_rx *rx);
 /*
  * Acknowledges. avp_lane_ack_below() moves the cumulative words: everything
  * below accepted is settled, below released released, below taken read; values
- * never go back. They reach the peer with the next avp_lane_put(), once it reads
- * that message, or with avp_lane_ack_flush(), which stores the ack line if it is
- * behind (true), also when slots have carried the same: a peer that sends and
- * does not read looks at the line only. avp_lane_ack_one() writes an entry out
- * of order, at once; entries of a message must be written before a cumulative
- * word passes it. A flush that had news of either kind (true) is ordered before
- * the load of a sleeper's word that follows, as an ordered put is.
+ * never go back. They reach the peer with the next avp_lane_put(), once it
+ * reads that message, or with avp_lane_ack_flush(), which stores the ack line
+ * if it is behind (true), also when slots have carried the same: a peer that
+ * sends and does not read looks at the line only. avp_lane_ack_one() writes an
+ * entry out of order, at once; entries of a message must be written before a
+ * cumulative word passes it. A flush that had news of either kind (true) is
+ * ordered before the load of a sleeper's word that follows, as an ordered put
+ * is.
  */
 void avp_lane_ack_below(struct avp_lane_tx *tx, uint64_t accepted,
 			uint64_t released, uint64_t taken);
@@ -211,8 +217,8 @@ void avp_lane_acks_load(const struct avp_lane_rx *rx, struct avp_acks *acks);
 
 /*
  * Takes the next entry of the peer's ack ring: 1 with the low 48 bits of a
- * sequence and a status of enum avp_ack, 0 when there is none, AVP_POISONED when
- * it holds anything but an entry of this lap or of the one before.
+ * sequence and a status of enum avp_ack, 0 when there is none, AVP_POISONED
+ * when it holds anything but an entry of this lap or of the one before.
  */
 int avp_lane_ack_take(struct avp_lane_rx *rx, uint64_t *sequence_low,
 		      enum avp_ack *status);
@@ -227,11 +233,11 @@ struct avp_ledger;
 
 /*
  * Called when a message is settled (status one of AVP_ACK_ACCEPTED, _REJECTED,
- * _EXPIRED, _MISFIT) and when it is released (AVP_ACK_RELEASED), each once, in the
- * order in which the news come. cookie is what avp_ledger_add() was given, 0 for
- * plain messages. Those that a cumulative word settles are told at once: `count` of
- * them, sequence is then no one's in particular. For all others count is 1. It
- * must not call the ledger.
+ * _EXPIRED, _MISFIT) and when it is released (AVP_ACK_RELEASED), each once, in
+ * the order in which the news come. cookie is what avp_ledger_add() was given,
+ * 0 for plain messages. Those that a cumulative word settles are told at once:
+ * `count` of them, sequence is then no one's in particular. For all others
+ * count is 1. It must not call the ledger.
  */
 typedef void avp_ledger_news(void *arg, uint64_t sequence, uint64_t cookie,
 			     enum avp_ack status, uint32_t count);
@@ -260,8 +266,8 @@ void avp_ledger_add(struct avp_ledger *ledger, uint64_t sequence,
 void avp_ledger_add_plain(struct avp_ledger *ledger);
 
 /*
- * Where the cookie of a message is kept that is not settled yet, to be replaced;
- * valid until the next call. NULL for any other message.
+ * Where the cookie of a message is kept that is not settled yet, to be
+ * replaced; valid until the next call. NULL for any other message.
  */
 uint64_t *avp_ledger_cookie(struct avp_ledger *ledger, uint64_t sequence);
 
@@ -324,17 +330,19 @@ struct avp_watch {
 };
 
 /*
- * AVP_NO_MEMORY, AVP_IO; AVP_USAGE for an unknown AVP_LOOP, AVP_UNSUPPORTED when
- * the one that it names cannot be had. Watches outlive a loop that is closed.
+ * AVP_NO_MEMORY, AVP_IO; AVP_USAGE for an unknown AVP_LOOP, AVP_UNSUPPORTED
+ * when the one that it names cannot be had. Watches outlive a loop that is
+ * closed.
  */
 int avp_loop_open(struct avp_loop **loop, struct avp_reason *why);
 void avp_loop_close(struct avp_loop *loop);
 
 /*
  * Level-triggered. avp_loop_change() after events was changed. A watch that is
- * removed is not called again, not even in the turn that is under way. AVP_USAGE
- * for an fd that is closed, a plain file, watched already, or (change) not
- * watched; removing such a one does nothing. AVP_NO_MEMORY, AVP_IO.
+ * removed is not called again, not even in the turn that is under way.
+ * AVP_USAGE for an fd that is closed, a plain file, watched already, or
+ * (change) not watched; removing such a one does nothing. AVP_NO_MEMORY,
+ * AVP_IO.
  */
 int avp_loop_add(struct avp_loop *loop, struct avp_watch *watch,
 		 struct avp_reason *why);
@@ -344,11 +352,11 @@ void avp_loop_remove(struct avp_loop *loop, struct avp_watch *watch);
 
 /*
  * Brings what was written to a file to the disk, as fdatasync() does, while
- * others go on: done is called from avp_loop_run(), with 0 or an errno. One at a
- * time for a loop: AVP_AGAIN while another is under way. Until done is called,
- * or the loop is closed (then it never is), the struct must stay where it is and
- * the fd open. AVP_UNSUPPORTED with epoll, which has nothing of that kind: there
- * the caller has to wait for an fdatasync() of its own.
+ * others go on: done is called from avp_loop_run(), with 0 or an errno. One at
+ * a time for a loop: AVP_AGAIN while another is under way. Until done is
+ * called, or the loop is closed (then it never is), the struct must stay where
+ * it is and the fd open. AVP_UNSUPPORTED with epoll, which has nothing of that
+ * kind: there the caller has to wait for an fdatasync() of its own.
  */
 struct avp_sync {
 	int fd; /* borrowed */
@@ -367,9 +375,10 @@ int avp_loop_run(struct avp_loop *loop, int64_t timeout_ns);
 
 /*
  * An fd for another event loop, which polls readable when avp_loop_run() would
- * not wait; rarely also when it would. With an edge-triggered one run until 0 is
- * returned. Once asked for, each turn ends with all polls in the kernel, which
- * costs a system call for a turn that had calls; so ask only if it is used.
+ * not wait; rarely also when it would. With an edge-triggered one run until 0
+ * is returned. Once asked for, each turn ends with all polls in the kernel,
+ * which costs a system call for a turn that had calls; so ask only if it is
+ * used.
  *
  * With io_uring, work for the thread that ran the loop ends its other waits, in
  * poll() or epoll_wait(), with EINTR, as a signal would: wait again.

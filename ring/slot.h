@@ -4,9 +4,10 @@
  * ABI between processes: two versions of the library that agree on LANE_MAJOR
  * understand each other, LANE_MINOR only adds.
  *
- * One process, the owner, has the segment mapped read-write; its peer read-only.
- * The owner writes here both its messages (slots) and its acknowledgements of
- * the messages that it reads from the peer's lane (ack line, ack ring).
+ * One process, the owner, has the segment mapped read-write; its peer
+ * read-only. The owner writes here both its messages (slots) and its
+ * acknowledgements of the messages that it reads from the peer's lane (ack
+ * line, ack ring).
  *
  *	0     header: geometry, epoch; ready is stored last
  *	4096  ack line: counts, one writer
@@ -22,19 +23,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LANE_MAGIC	0x31656e614c505641ull /* "AVPLane1" */
-#define LANE_MAJOR	1
-#define LANE_MINOR	0
-#define LANE_READY	0x59444552u /* "REDY" */
-#define LANE_ACKS_OFF	8192
-#define LANE_MIN_SLOTS	16
-#define LANE_MAX_SLOTS	65536
-#define LANE_MAX_BYTES	(20u << 20) /* over 65536 slots, up to 2 MiB round */
-#define LANE_MAX_FIRST	(UINT64_MAX / 2) /* sequences never wrap */
-#define SLOT_BYTES	256
+#define LANE_MAGIC	 0x31656e614c505641ull /* "AVPLane1" */
+#define LANE_MAJOR	 1
+#define LANE_MINOR	 0
+#define LANE_READY	 0x59444552u /* "REDY" */
+#define LANE_ACKS_OFF	 8192
+#define LANE_MIN_SLOTS	 16
+#define LANE_MAX_SLOTS	 65536
+#define LANE_MAX_BYTES	 (20u << 20) /* over 65536 slots, up to 2 MiB round */
+#define LANE_MAX_FIRST	 (UINT64_MAX / 2) /* sequences never wrap */
+#define SLOT_BYTES	 256
 #define SLOT_SMALL_BYTES 32
-#define SLOT_LONG_BYTES 64
-#define LINE		64
+#define SLOT_LONG_BYTES	 64
+#define LINE		 64
 
 struct lane_header {
 	uint64_t magic;
@@ -47,8 +48,8 @@ struct lane_header {
 	uint64_t slots_off;	 /* from the segment's start */
 	uint64_t features;	 /* none yet */
 	uint64_t first_sequence; /* of the first message; at least 1 */
-	uint64_t start_ns;	 /* CLOCK_MONOTONIC that slot times count from */
-	uint8_t epoch[16];	 /* of this lane, random */
+	uint64_t start_ns; /* CLOCK_MONOTONIC that slot times count from */
+	uint8_t epoch[16]; /* of this lane, random */
 	uint8_t reserved[36];
 	_Atomic uint32_t ready; /* LANE_READY, release-stored last */
 };

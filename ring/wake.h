@@ -3,8 +3,8 @@
  * The sleep/wake protocol. Private to libavp.
  *
  * A waiter word belongs to the process that may sleep and lies in its page,
- * which its peers have mapped read-only. It is even while the owner is awake and
- * odd while it sleeps or is about to; each sleep has a value of its own.
+ * which its peers have mapped read-only. It is even while the owner is awake
+ * and odd while it sleeps or is about to; each sleep has a value of its own.
  *
  *	sleeper				producer
  *	S1 word = odd	(seq_cst)	P1 commit word = sequence (seq_cst)
@@ -12,14 +12,15 @@
  *	S3 sleep if nothing is there	P3 if w is odd and not the one rung
  *	S4 word = even			   last: ring, remember w
  *
- * No wake-up is lost: S1, P1, P2 and the loads of S2 are sequentially consistent,
- * so in their single order either P1 precedes S2, and the sleeper sees the news,
- * or S1 precedes P2, and the producer sees the odd value and rings. The bell is
- * kept until the sleeper looks (a byte in a socket's queue, a completion in its
- * io_uring, or a futex word that has changed: bell.h), so that ringing between S2 and S3 ends S3 at
- * once. And no sleep needs two bells of one producer: while the word has the
- * value that was rung for, the sleeper has not begun to sleep again, since each
- * arming makes a value of its own; it looks at everything after that.
+ * No wake-up is lost: S1, P1, P2 and the loads of S2 are sequentially
+ * consistent, so in their single order either P1 precedes S2, and the sleeper
+ * sees the news, or S1 precedes P2, and the producer sees the odd value and
+ * rings. The bell is kept until the sleeper looks (a byte in a socket's queue,
+ * a completion in its io_uring, or a futex word that has changed: bell.h), so
+ * that ringing between S2 and S3 ends S3 at once. And no sleep needs two bells
+ * of one producer: while the word has the value that was rung for, the sleeper
+ * has not begun to sleep again, since each arming makes a value of its own; it
+ * looks at everything after that.
  *
  * For a message P1 is the ordered avp_lane_put(), S2 avp_lane_ready(). For
  * acknowledgements P1 is the last store of avp_lane_ack_flush(), which covers
@@ -59,7 +60,8 @@ static inline void avp__wake_disarm(_Atomic uint32_t *word)
 		atomic_store_explicit(word, value + 1, memory_order_relaxed);
 }
 
-/* P2 and P3: must the bell be rung? *rung is the caller's, per peer and word. */
+/* P2 and P3: must the bell be rung? *rung is the caller's, per peer and
+ * word. */
 static inline bool avp__wake_due(const _Atomic uint32_t *word, uint32_t *rung)
 {
 	/* seq_cst: pairs with the store in avp__wake_arm(); after P1 */

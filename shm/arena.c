@@ -17,7 +17,7 @@
 #include "shm/options.h"
 
 #define DEFAULT_FIRST_BYTES AVP__HUGE_BYTES
-#define ALIGN_MAX      AVP__HUGE_BYTES
+#define ALIGN_MAX	    AVP__HUGE_BYTES
 
 /* The default window. Without a known L3, that of a small server; a share of a
  * very large one is still most of a core's second-level TLB. */
@@ -27,7 +27,7 @@
 /* What the size classes reach: the most that may be asked for. */
 #define WINDOW_LIMIT (UINT64_C(512) << 20)
 
-/* ---- opening -------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------ */
 
 /* The kernel knows how many cores share the cache; the C library, asked on some
  * virtual machines, tells the sum of the host's. */
@@ -168,7 +168,7 @@ void avp_arena_close(struct avp_arena *a)
 	free(a);
 }
 
-/* ---- growth --------------------------------------------------------------- */
+/* ---- growth ------------------------------------------------------------- */
 
 static int no_descriptors(struct avp_reason *why)
 {
@@ -277,7 +277,7 @@ static int grow(struct avp_arena *a, uint64_t bytes, struct avp_reason *why)
 	return code;
 }
 
-/* ---- lending -------------------------------------------------------------- */
+/* ---- lending ------------------------------------------------------------ */
 
 struct wish {
 	uint64_t bytes, align; /* as asked, in whole grains */

@@ -123,14 +123,14 @@ struct avp_arena {
 	char label[48];
 };
 
-/* ---- arena.c -------------------------------------------------------------- */
+/* ---- arena.c ------------------------------------------------------------ */
 
 /* Takes a sealed segment over; on failure it stays the caller's. note: what it
  * was made without. */
 int avp__arena_adopt(struct avp_arena *arena, const struct avp_segment *memory,
 		     const struct avp_reason *note, struct avp_reason *why);
 
-/* ---- prepare.c ------------------------------------------------------------ */
+/* ---- prepare.c ---------------------------------------------------------- */
 
 /* Is a segment coming that has room for bytes, and what is missing of it not more
  * than would be made instead? */
@@ -139,7 +139,7 @@ bool avp__prepare_suits(const struct avp_arena *arena, uint64_t bytes);
 int avp__prepare_finish(struct avp_arena *arena, struct avp_reason *why);
 void avp__prepare_drop(struct avp_arena *arena);
 
-/* ---- freelist.c ----------------------------------------------------------- */
+/* ---- freelist.c --------------------------------------------------------- */
 
 static inline struct desc *desc_at(const struct pool *pool, uint32_t i)
 {
@@ -167,7 +167,7 @@ void avp__free_put(struct pool *pool, uint32_t i);
 /* Returns the descriptor of a segment that is one free block to the pool. */
 void avp__free_fini(struct pool *pool, struct shm_segment *segment);
 
-/* ---- window.c ------------------------------------------------------------- */
+/* ---- window.c ----------------------------------------------------------- */
 
 /* The class for bytes at align and, in *size, the bytes of its blocks;
  * CLASS_NONE when such a block does not go through the window. */

@@ -91,7 +91,8 @@ static size_t utf8_length(const unsigned char *s)
 	return n;
 }
 
-/* Names of files may have any bytes, and a precision cuts through a character. */
+/* Names of files may have any bytes, and a precision cuts through a
+ * character. */
 static void keep_utf8(char *text)
 {
 	while (*text) {

@@ -71,8 +71,8 @@ enum avp_code {
 };
 
 /*
- * Why a call failed, in words; text is always NUL-terminated and UTF-8 (a byte of
- * a name that is none shows as "?").
+ * Why a call failed, in words; text is always NUL-terminated and UTF-8 (a byte
+ * of a name that is none shows as "?").
  */
 struct avp_reason {
 	int code;	/* what the call returned */
@@ -92,12 +92,13 @@ const char *avp_error_text(int code);
 
 #ifdef AVP_BUILD
 /*
- * For the files of this tree alone, which are built with -DAVP_BUILD; no library
- * exports it. Fills why, if it is not NULL, and returns code, so that a failure
- * is one line: return avp__fail(why, AVP_TOO_LARGE, "%zu bytes are over ...", n);
+ * For the files of this tree alone, which are built with -DAVP_BUILD; no
+ * library exports it. Fills why, if it is not NULL, and returns code, so that
+ * a failure is one line: return avp__fail(why, AVP_TOO_LARGE, "%zu bytes are
+ * over ...", n);
  */
-__attribute__((format(printf, 3, 4), cold)) int
-avp__fail(struct avp_reason *why, int code, const char *format, ...);
+__attribute__((format(printf, 3, 4), cold)) int avp__fail(
+	struct avp_reason *why, int code, const char *format, ...);
 #endif
 #ifdef __cplusplus
 }

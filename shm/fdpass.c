@@ -24,7 +24,7 @@ union control {
 	char bytes[CMSG_SPACE(AVP_FD_MAX * sizeof(int))];
 };
 
-/* ---- sending -------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static int send_answer(int error, size_t len, struct avp_reason *why)
 {
@@ -82,7 +82,7 @@ int avp_fd_send(int sock, const void *msg, size_t len, const int *fds,
 	return sent < 0 ? send_answer(errno, len, why) : AVP_OK;
 }
 
-/* ---- receiving ------------------------------------------------------------ */
+/* ---- receiving ---------------------------------------------------------- */
 
 /* What came in, before it is judged. */
 struct received {
@@ -209,7 +209,7 @@ int avp_fd_receive(int sock, void *msg, size_t cap, size_t *len, int *fds,
 	return AVP_OK;
 }
 
-/* ---- disposal ------------------------------------------------------------- */
+/* ---- disposal ----------------------------------------------------------- */
 
 static void *close_it(void *fd)
 {

@@ -13,7 +13,7 @@
 /* Blocks looked at in a bin where not every block fits. */
 #define PROBES 8
 
-/* ---- descriptors ---------------------------------------------------------- */
+/* ---- descriptors -------------------------------------------------------- */
 
 static bool add_chunk(struct pool *pool)
 {
@@ -70,7 +70,7 @@ static void free_desc(struct pool *pool, uint32_t i)
 	pool->n_unused++;
 }
 
-/* ---- bins ----------------------------------------------------------------- */
+/* ---- bins --------------------------------------------------------------- */
 
 struct bin {
 	uint32_t row, step;
@@ -154,7 +154,7 @@ static void unlink_block(struct pool *pool, uint32_t i)
 		s->rows &= ~(1u << b.row);
 }
 
-/* ---- taking --------------------------------------------------------------- */
+/* ---- taking ------------------------------------------------------------- */
 
 static uint64_t align_up(uint64_t off, uint64_t align)
 {
@@ -244,7 +244,7 @@ uint32_t avp__free_take(struct pool *pool, struct shm_segment *segment,
 	return i;
 }
 
-/* ---- putting back --------------------------------------------------------- */
+/* ---- putting back ------------------------------------------------------- */
 
 /* Joins above into i; neither is in a list. */
 static void join(struct pool *pool, uint32_t i, uint32_t above)

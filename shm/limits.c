@@ -36,7 +36,7 @@ static const struct version v2 = {
 	"active_file ", "inactive_file ",
 };
 
-/* ---- small files of the kernel -------------------------------------------- */
+/* ---- small files of the kernel ------------------------------------------ */
 
 /* The number in a one-line file; "max" and what cannot be read: UINT64_MAX. */
 static uint64_t read_number(const char *dir, const char *name)
@@ -79,7 +79,7 @@ static uint64_t read_key(const char *path, const char *key, uint64_t missing)
 	return value;
 }
 
-/* ---- cgroups -------------------------------------------------------------- */
+/* ---- cgroups ------------------------------------------------------------ */
 
 /* Whether list, "a,b,c", has word in it. */
 static bool has_word(const char *list, const char *word)
@@ -233,7 +233,7 @@ static void read_cgroup(struct avp_limits *limits)
 	}
 }
 
-/* ---- all of them ---------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------- */
 
 static uint64_t limit_of(int resource)
 {

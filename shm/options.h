@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How structs of options grow: the one rule of shm/, ring/ and ahp/. (codec/ and
- * latent/, which do not stand on shm/, take 0 and their own size.)
+ * How structs of options grow: the one rule of shm/, ring/ and ahp/. (codec/
+ * and latent/, which do not stand on shm/, take 0 and their own size.)
  */
 #ifndef AVP_SHM_OPTIONS_H
 #define AVP_SHM_OPTIONS_H

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory ahead of need: a segment that is filled in small steps, while its owner
- * has nothing else to do. Until the last of them it is neither sealed nor one of
- * the arena's; but its bytes count in the quota, and an alloc that needs just such
- * a segment finishes it, or, if the quota has no room for both, drops it.
+ * Memory ahead of need: a segment that is filled in small steps, while its
+ * owner has nothing else to do. Until the last of them it is neither sealed
+ * nor one of the arena's; but its bytes count in the quota, and an alloc that
+ * needs just such a segment finishes it, or, if the quota has no room for
+ * both, drops it.
  */
 #include <string.h>
 
 #include "shm/arena_internal.h"
 
-#define STEP_BYTES  AVP__HUGE_BYTES /* some 0.13 ms, and as fast as all at once */
-#define CHECK_BYTES (UINT64_C(64) << 20) /* to look at the limits takes 0.3 ms */
+#define STEP_BYTES \
+	AVP__HUGE_BYTES /* some 0.13 ms, and as fast as all at once */
+#define CHECK_BYTES \
+	(UINT64_C(64) << 20) /* to look at the limits takes 0.3 ms */
 
 void avp__prepare_drop(struct avp_arena *a)
 {

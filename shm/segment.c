@@ -30,7 +30,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* ---- mapping -------------------------------------------------------------- */
+/* ---- mapping ------------------------------------------------------------ */
 
 /* Address space of bytes at a multiple of 2 MiB, or NULL. */
 static void *reserve(uint64_t bytes)
@@ -99,7 +99,7 @@ void avp_segment_close(struct avp_segment *segment)
 	avp_segment_forget(segment);
 }
 
-/* ---- creation ------------------------------------------------------------- */
+/* ---- creation ----------------------------------------------------------- */
 
 static int code_of(int error)
 {

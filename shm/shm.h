@@ -198,12 +198,13 @@ int avp_arena_alloc(struct avp_arena *arena, uint64_t bytes, uint64_t align,
 
 /*
  * Makes memory ahead of need, for whoever has nothing else to do now: as many
- * segments as bytes need, the ones that there are counted, but never more than the
- * quota. A call does a step of it, some 0.13 ms for 2 MiB (0.3 ms more when a segment
- * begins), and returns 1; 0 when there is nothing left to do. A segment can be lent
- * from after its last step. An alloc meanwhile that would have to make such memory
- * finishes it; one for which the quota then has no room takes its place.
- * AVP_NO_MEMORY at a limit of the system, AVP_FORKED: what was begun is dropped.
+ * segments as bytes need, the ones that there are counted, but never more than
+ * the quota. A call does a step of it, some 0.13 ms for 2 MiB (0.3 ms more
+ * when a segment begins), and returns 1; 0 when there is nothing left to do. A
+ * segment can be lent from after its last step. An alloc meanwhile that would
+ * have to make such memory finishes it; one for which the quota then has no
+ * room takes its place. AVP_NO_MEMORY at a limit of the system, AVP_FORKED:
+ * what was begun is dropped.
  */
 int avp_arena_prepare(struct avp_arena *arena, uint64_t bytes,
 		      struct avp_reason *why);
@@ -258,8 +259,8 @@ void avp_arena_stats(const struct avp_arena *arena,
  * a SOCK_SEQPACKET socket, whole or not at all, without waiting and without
  * SIGPIPE. 0; AVP_AGAIN when the peer's queue is full; AVP_CLOSED when it hung
  * up (what it had sent may still be read); AVP_TOO_LARGE over the socket's
- * buffer; AVP_NO_MEMORY when too many fds of this user are in flight; AVP_USAGE,
- * AVP_IO.
+ * buffer; AVP_NO_MEMORY when too many fds of this user are in flight;
+ * AVP_USAGE, AVP_IO.
  */
 int avp_fd_send(int sock, const void *msg, size_t len, const int *fds,
 		unsigned n, struct avp_reason *why);

@@ -28,11 +28,11 @@ uint64_t avp__segment_round(uint64_t bytes);
 uint64_t avp__segment_round_down(uint64_t bytes);
 
 /*
- * avp_segment_create() in three parts. _begin: the file and its mapping, without a
- * page, after a look at the limits; to be closed by the caller from then on. _fill:
- * the pages of a part, from a multiple of 2 MiB on. _seal, when every part is there:
- * what is asked (AVP_MEMORY_*), and the seals. note tells what was done without, or
- * why it failed; it begins empty.
+ * avp_segment_create() in three parts. _begin: the file and its mapping,
+ * without a page, after a look at the limits; to be closed by the caller from
+ * then on. _fill: the pages of a part, from a multiple of 2 MiB on. _seal,
+ * when every part is there: what is asked (AVP_MEMORY_*), and the seals. note
+ * tells what was done without, or why it failed; it begins empty.
  */
 int avp__segment_begin(struct avp_segment *segment, const char *label,
 		       uint64_t bytes, uint32_t asked, struct avp_reason *why);

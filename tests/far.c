@@ -22,7 +22,7 @@ void far_setup(const char *argv0)
 	agents_begin();
 }
 
-/* ---- the world of a test --------------------------------------------------------- */
+/* ---- the world of a test ------------------------------------------------ */
 
 static void keep(char *to, size_t cap, const char *value)
 {
@@ -211,7 +211,7 @@ void far_end(struct far *w)
 	free(w->body);
 }
 
-/* ---- messages ----------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 int far_text(struct far *w, const char *text)
 {
@@ -268,7 +268,7 @@ bool far_hears(struct far *w, const char *a, const char *b)
 	return false;
 }
 
-/* ---- what is left of it ----------------------------------------------------------- */
+/* ---- what is left of it ------------------------------------------------- */
 
 bool far_logged(const char *words)
 {

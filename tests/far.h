@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A planner here, the real avp-gateway as a process, and far: a peer over HTTP/1.1
- * that is scripted, in this process. Nothing of it happens but in far_turn(), and
- * in what waits.
+ * A planner here, the real avp-gateway as a process, and far: a peer over
+ * HTTP/1.1 that is scripted, in this process. Nothing of it happens but in
+ * far_turn(), and in what waits.
  */
 #ifndef AVP_TESTS_FAR_H
 #define AVP_TESTS_FAR_H
@@ -35,9 +35,9 @@ struct far {
 	bool knows_agents; /* paths of agents */
 	unsigned handshakes, requests, healths;
 	/*
-	 * Answers to messages, one after the other; the last one stays. "-": hang
-	 * up; "~TEXT": that, then hang up; "": say nothing; a text: as it is;
-	 * "200 {...}": JSON. Or lie, if it is set, answers.
+	 * Answers to messages, one after the other; the last one stays. "-":
+	 * hang up; "~TEXT": that, then hang up; "": say nothing; a text: as it
+	 * is; "200 {...}": JSON. Or lie, if it is set, answers.
 	 */
 	const char *const *script;
 	unsigned at;

@@ -57,7 +57,7 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* ---- writing ---------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 static void put(struct h2_liar *l, const void *bytes, size_t n)
 {
@@ -128,7 +128,7 @@ unsigned h2_liar_answer_bytes(void)
 	return 9 + 1 + 9 + sizeof(JSON) - 1;
 }
 
-/* ---- the lies ----------------------------------------------------------------------- */
+/* ---- the lies ----------------------------------------------------------- */
 
 static void is_gone(struct h2_liar *l)
 {
@@ -378,7 +378,7 @@ bool h2_lie_is_honest(unsigned lie)
 	return lies[lie].honest;
 }
 
-/* ---- connections ------------------------------------------------------------------------ */
+/* ---- connections -------------------------------------------------------- */
 
 struct h2_liar *h2_liar_open(void)
 {

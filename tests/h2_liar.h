@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A server of HTTP/2 by prior knowledge, frames written by hand: it answers every
- * request with the same JSON, which serves as that of a handshake too, until it is
- * told to lie. Nothing happens but in h2_liar_turn().
+ * A server of HTTP/2 by prior knowledge, frames written by hand: it answers
+ * every request with the same JSON, which serves as that of a handshake too,
+ * until it is told to lie. Nothing happens but in h2_liar_turn().
  */
 #ifndef AVP_TESTS_H2_LIAR_H
 #define AVP_TESTS_H2_LIAR_H

@@ -93,7 +93,7 @@ static void ring_if_due(struct lane_peer *p)
 		wrong(p, "the bell cannot be rung");
 }
 
-/* ---- sending -------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static void news(void *arg, uint64_t sequence, uint64_t cookie,
 		 enum avp_ack status, uint32_t count)
@@ -176,7 +176,7 @@ static bool read_acks(struct lane_peer *p)
 	       before != avp_ledger_outstanding(p->ledger);
 }
 
-/* ---- receiving ------------------------------------------------------------------ */
+/* ---- receiving ---------------------------------------------------------- */
 
 static uint8_t *debt_of(struct lane_peer *p, uint64_t sequence)
 {
@@ -288,7 +288,7 @@ static bool receive_one(struct lane_peer *p)
 	return true;
 }
 
-/* ---- turns ------------------------------------------------------------------------ */
+/* ---- turns -------------------------------------------------------------- */
 
 /* A sender may wait for what is held, so nothing is held by who has no work. */
 static bool settle_all(struct lane_peer *p)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A peer that speaks the protocol of a link by hand, so that it can lie. It runs
- * in the same process and thread as the agent that it lies to, which is driven in
- * between.
+ * A peer that speaks the protocol of a link by hand, so that it can lie. It
+ * runs in the same process and thread as the agent that it lies to, which is
+ * driven in between.
  */
 #ifndef AVP_TESTS_RAW_H
 #define AVP_TESTS_RAW_H

@@ -27,7 +27,7 @@ const char *tool_program(void)
 	return program;
 }
 
-/* ---- files ---------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------- */
 
 const char *tool_path(const char *name)
 {
@@ -71,7 +71,7 @@ struct bytes tool_load(const char *name)
 	return b;
 }
 
-/* ---- runs ----------------------------------------------------------------- */
+/* ---- runs --------------------------------------------------------------- */
 
 static const char *output(const char *name, const char *which)
 {
@@ -115,7 +115,7 @@ int tool_finish(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-/* ---- what they said ------------------------------------------------------- */
+/* ---- what they said ----------------------------------------------------- */
 
 bool tool_complained(const char *name, const char *beginning)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A small HTTP/1.1 server that says what a test wants said. It runs in the test's
- * own thread: nothing happens but in web_turn().
+ * A small HTTP/1.1 server that says what a test wants said. It runs in the
+ * test's own thread: nothing happens but in web_turn().
  */
 #ifndef AVP_TESTS_WEB_H
 #define AVP_TESTS_WEB_H
@@ -21,9 +21,9 @@ struct web_request {
 };
 
 /*
- * What to answer: bytes as they are, of up to `cap`; their number, 0: nothing (the
- * connection stays open), -1: hang up, -2 and below: these many bytes, then hang
- * up.
+ * What to answer: bytes as they are, of up to `cap`; their number, 0: nothing
+ * (the connection stays open), -1: hang up, -2 and below: these many bytes,
+ * then hang up.
  */
 typedef int web_answer(void *arg, const struct web_request *request, char *to,
 		       size_t cap);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Dead letters a second: appended alone, and stored, by the size of the group
- * that one commit brings to the disk; and through an agent, whose messages are all
- * rejected, until the event of each says that it is kept. The directory is the first argument (a
- * disk, not a tmpfs), else the current one.
+ * that one commit brings to the disk; and through an agent, whose messages are
+ * all rejected, until the event of each says that it is kept. The directory is
+ * the first argument (a disk, not a tmpfs), else the current one.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +79,7 @@ static void measure(const char *dir, unsigned group)
 	ahp_dlq_close(q);
 }
 
-/* ---- through an agent --------------------------------------------------------- */
+/* ---- through an agent --------------------------------------------------- */
 
 static struct ahp_agent *open_agent(const char *id, uint32_t flags)
 {

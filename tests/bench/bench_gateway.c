@@ -61,7 +61,7 @@ static bool goes_on(int ms)
 	return !poll(&in, 1, ms);
 }
 
-/* ---- agents ------------------------------------------------------------------ */
+/* ---- agents ------------------------------------------------------------- */
 
 static struct ahp_agent *open_agent(const char *id, uint32_t flags)
 {
@@ -137,7 +137,7 @@ static void send_many(const char *id, const char *file, int count)
 	ahp_agent_close(agent);
 }
 
-/* ---- connections ------------------------------------------------------------- */
+/* ---- connections -------------------------------------------------------- */
 
 static void connect_one(unsigned port)
 {
@@ -170,7 +170,7 @@ static void idle(unsigned port, int count)
 		;
 }
 
-/* ---- memory ------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------- */
 
 /* Private and file pages: RssShmem, the arena, is told beside them. */
 static long used_kib(const char *path)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_latent [convert|pages|apply|realign|soft]: what latent/ reaches, beside what
- * the machine can do, interleaved with it. One JSON object a line; medians.
- * Bandwidths count bytes read and written.
+ * bench_latent [convert|pages|apply|realign|soft]: what latent/ reaches,
+ * beside what the machine can do, interleaved with it. One JSON object a line;
+ * medians. Bandwidths count bytes read and written.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,7 +105,7 @@ static void bench_convert(void)
 	free(narrow);
 }
 
-/* ---- KV-caches ------------------------------------------------------------ */
+/* ---- KV-caches ---------------------------------------------------------- */
 
 /* K of one layer of Llama-3.1-8B, 32,768 tokens: 64 MiB in blocks of 16. */
 static void bench_pages(void)
@@ -145,7 +145,7 @@ static void bench_pages(void)
 	free(memory), free(pool), free(other), free(table);
 }
 
-/* ---- realignment ---------------------------------------------------------- */
+/* ---- realignment -------------------------------------------------------- */
 
 static struct avp_tensor matrix(const void *data, uint32_t dtype, uint64_t rows,
 				uint64_t columns)
@@ -211,7 +211,8 @@ static void bench_realign(void)
 	free(in), free(out), free(w), free(c);
 }
 
-/* As fast as one core can: the baseline must not be slow for its own reasons. */
+/* As fast as one core can: the baseline must not be slow for its own
+ * reasons. */
 #if defined(__x86_64__)
 __attribute__((target("avx2")))
 #endif

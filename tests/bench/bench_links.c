@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What idle links cost an agent that goes to sleep: one call of ahp_agent_arm(),
- * and a sleeping round trip, in block mode, with a peer that is always the same
- * and with one that was idle; the peers are agents of one other process. With
- * "arm LINKS TIMES" only that call, for callgrind.
+ * What idle links cost an agent that goes to sleep: one call of
+ * ahp_agent_arm(), and a sleeping round trip, in block mode, with a peer that
+ * is always the same and with one that was idle; the peers are agents of one
+ * other process. With "arm LINKS TIMES" only that call, for callgrind.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -57,7 +57,7 @@ static void open_peers(int links, struct ahp_agent *hub)
 	}
 }
 
-/* ---- arming ------------------------------------------------------------------- */
+/* ---- arming ------------------------------------------------------------- */
 
 static double arm(int links, int times)
 {
@@ -80,7 +80,7 @@ static double arm(int links, int times)
 	return start;
 }
 
-/* ---- round trips -------------------------------------------------------------- */
+/* ---- round trips -------------------------------------------------------- */
 
 static void echo(int links)
 {

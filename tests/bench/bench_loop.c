@@ -42,7 +42,7 @@ static struct avp_loop *open_loop(const char *backend)
 	exit(1);
 }
 
-/* ---- turns ------------------------------------------------------------------ */
+/* ---- turns -------------------------------------------------------------- */
 
 static void turns(const char *backend)
 {
@@ -80,7 +80,7 @@ static void turns(const char *backend)
 	}
 }
 
-/* ---- round trips -------------------------------------------------------------- */
+/* ---- round trips -------------------------------------------------------- */
 
 struct end {
 	struct avp_loop *loop; /* NULL: blocking reads */

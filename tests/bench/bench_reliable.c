@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What AHP_RELIABLE costs: the round trip of 64-byte messages between two pinned
- * processes that poll, each accepting what it gets, plain and reliable batches by
- * turns; and reliable ones with ids of the application's. Medians of the batches'
- * means, in ns.
+ * What AHP_RELIABLE costs: the round trip of 64-byte messages between two
+ * pinned processes that poll, each accepting what it gets, plain and reliable
+ * batches by turns; and reliable ones with ids of the application's. Medians
+ * of the batches' means, in ns.
  */
 #include <sched.h>
 #include <signal.h>

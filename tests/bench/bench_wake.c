@@ -38,7 +38,7 @@ static const struct kind kind[] = {
 
 static uint64_t late_wakes;
 
-/* ---- futex ------------------------------------------------------------------ */
+/* ---- futex -------------------------------------------------------------- */
 
 static void count_up(_Atomic uint32_t *word)
 {
@@ -70,7 +70,7 @@ static void futex_batch(_Atomic uint32_t *words, bool echoes, double *out)
 	}
 }
 
-/* ---- agents ----------------------------------------------------------------- */
+/* ---- agents ------------------------------------------------------------- */
 
 static void need(bool so, const char *what)
 {

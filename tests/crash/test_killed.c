@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kill -9 at any moment: what a sender had published is read, in order, without a
- * gap and without garbage; what a reader had been lent comes back; others are
- * served; the name can be had again at once; nothing is left behind.
+ * kill -9 at any moment: what a sender had published is read, in order,
+ * without a gap and without garbage; what a reader had been lent comes back;
+ * others are served; the name can be had again at once; nothing is left
+ * behind.
  */
 #include <signal.h>
 #include <stdatomic.h>
@@ -80,7 +81,7 @@ static void await_link(struct ahp_agent *agent, uint64_t links)
 	CU_ASSERT_EQUAL(agent_stats(agent).links, links);
 }
 
-/* ---- the sender is killed ------------------------------------------------------- */
+/* ---- the sender is killed ----------------------------------------------- */
 
 static void send_for_ever(void *arg)
 {
@@ -167,7 +168,7 @@ static void killed_sender(void)
 	ahp_agent_close(reader);
 }
 
-/* ---- the reader is killed -------------------------------------------------------- */
+/* ---- the reader is killed ----------------------------------------------- */
 
 static void read_for_ever(void *arg)
 {
@@ -233,7 +234,7 @@ static void killed_reader(void)
 	ahp_agent_close(sender);
 }
 
-/* ---- names that are left ------------------------------------------------------------ */
+/* ---- names that are left ------------------------------------------------ */
 
 static void open_and_wait(void *id)
 {
@@ -296,7 +297,7 @@ static void leftovers_are_removed(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-/* ---- a forked child keeps socket and lock ---------------------------------------------- */
+/* ---- a forked child keeps socket and lock ------------------------------- */
 
 static void fork_and_wait(void *arg)
 {
@@ -365,7 +366,7 @@ static void forked_child_of_a_killed_agent(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-/* ---- killed while opening, linking, closing ---------------------------------------------- */
+/* ---- killed while opening, linking, closing ----------------------------- */
 
 static void open_link_close(void *arg)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * make demo, the second scene: a leader and three sub-agents, each a process.
- * One works as it should, one refuses a task once and gets it again, one refuses
- * it until it is a dead letter, which is then replayed from the queue on disk.
- * Every process says what it does, with the milliseconds since the beginning.
+ * One works as it should, one refuses a task once and gets it again, one
+ * refuses it until it is a dead letter, which is then replayed from the queue
+ * on disk. Every process says what it does, with the milliseconds since the
+ * beginning.
  */
 #include <errno.h>
 #include <signal.h>
@@ -56,7 +57,7 @@ static struct ahp_agent *open_agent(const char *id, uint32_t flags)
 	return agent;
 }
 
-/* ---- a sub-agent ----------------------------------------------------------- */
+/* ---- a sub-agent -------------------------------------------------------- */
 
 static void answer(struct ahp_agent *agent, const struct ahp_message *m,
 		   uint8_t method, const char *body)
@@ -107,7 +108,7 @@ static void serve(int which)
 	ahp_agent_close(agent);
 }
 
-/* ---- the leader ------------------------------------------------------------ */
+/* ---- the leader --------------------------------------------------------- */
 
 static void dispatch(struct ahp_leader *leader, int which,
 		     const struct ahp_outgoing *task)

@@ -5,8 +5,8 @@
  * Unix stream socket, for comparison. Uses <avp/...> as any program would.
  *
  * Every round writes another cache, so that nothing is right by accident: the
- * planner puts a CRC-32 of each of the 48 tensors into the frame's metadata, the
- * solver computes them anew and rejects the task if one differs.
+ * planner puts a CRC-32 of each of the 48 tensors into the frame's metadata,
+ * the solver computes them anew and rejects the task if one differs.
  */
 #include <errno.h>
 #include <signal.h>
@@ -45,7 +45,7 @@ struct times {
 	int64_t sent, in_hand, read;
 };
 
-/* ---- the cache ------------------------------------------------------------- */
+/* ---- the cache ---------------------------------------------------------- */
 
 static void put_le32(uint8_t *p, uint32_t v)
 {
@@ -130,7 +130,7 @@ static int is_whole(const struct avp_frame *frame)
 	return avp_str_equal(sent, (struct avp_str){sums, SUMS_BYTES});
 }
 
-/* ---- the solver, in shared memory ------------------------------------------ */
+/* ---- the solver, in shared memory --------------------------------------- */
 
 static struct ahp_agent *open_agent(const char *id, uint32_t flags,
 				    enum ahp_wait wait)
@@ -233,7 +233,7 @@ static void solve_in_place(enum ahp_wait wait)
 	ahp_agent_close(agent);
 }
 
-/* ---- the planner, in shared memory ----------------------------------------- */
+/* ---- the planner, in shared memory -------------------------------------- */
 
 static void link_solver(struct ahp_agent *agent)
 {
@@ -313,7 +313,7 @@ static uint64_t plan_in_place(struct times times[ROUNDS])
 	return out.body_bytes;
 }
 
-/* ---- the same over a socket ------------------------------------------------ */
+/* ---- the same over a socket --------------------------------------------- */
 
 static void write_all(int fd, const void *data, size_t len)
 {
@@ -389,7 +389,7 @@ static void plan_by_socket(int fd, struct times times[ROUNDS])
 	free(tensors - 4096);
 }
 
-/* ---- the account ----------------------------------------------------------- */
+/* ---- the account -------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {

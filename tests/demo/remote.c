@@ -27,7 +27,7 @@ enum { DIM = 896 }; /* Qwen2.5-0.5B's hidden state */
 
 static const char *dir; /* for certificate and configurations */
 
-/* ---- models ------------------------------------------------------------------ */
+/* ---- models ------------------------------------------------------------- */
 
 static struct avp_identity qwen(void)
 {
@@ -63,7 +63,7 @@ static struct ahp_agent *open_agent(const char *name_space, const char *id,
 	return agent;
 }
 
-/* ---- there: two agents ---------------------------------------------------------- */
+/* ---- there: two agents -------------------------------------------------- */
 
 static void answer(struct ahp_agent *agent, const struct ahp_message *task)
 {
@@ -109,7 +109,7 @@ static void serve(const char *id, struct avp_identity model)
 	exit(0);
 }
 
-/* ---- the gateways ------------------------------------------------------------------- */
+/* ---- the gateways ------------------------------------------------------- */
 
 static void make_certificate(void)
 {
@@ -200,7 +200,7 @@ static void start_gateways(const char *program, pid_t pid[2])
 	pid[1] = gateway(program, "here", yaml, NULL);
 }
 
-/* ---- here ------------------------------------------------------------------------------ */
+/* ---- here --------------------------------------------------------------- */
 
 static void link_to(struct ahp_agent *agent, const char *id,
 		    struct ahp_mode *mode)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as the journal of a dead letter queue: opened, walked, its bodies
- * read, replayed, rewritten. Since checksums would keep most inputs out, they are
- * also mended where a record's head can be seen. As a test: a journal with all
- * kinds of records, its beginnings, and each byte changed.
+ * read, replayed, rewritten. Since checksums would keep most inputs out, they
+ * are also mended where a record's head can be seen. As a test: a journal with
+ * all kinds of records, its beginnings, and each byte changed.
  */
 #include <fcntl.h>
 #include <stdio.h>

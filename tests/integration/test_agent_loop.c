@@ -235,12 +235,9 @@ static void events_wake(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(ends_the_wait),
-		TEST(own_calls_do_not),
-		TEST(calls_from_within),
-		TEST(events_end_it),
-		TEST(events_wake),
-		{0},
+		TEST(ends_the_wait),	 TEST(own_calls_do_not),
+		TEST(calls_from_within), TEST(events_end_it),
+		TEST(events_wake),	 {0},
 	};
 
 	agents_begin();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Agents as programs use them, most of them processes: names, linking, frames of
- * every kind, ways to wait, forks, limits of memory.
+ * Agents as programs use them, most of them processes: names, linking, frames
+ * of every kind, ways to wait, forks, limits of memory.
  */
 #include <errno.h>
 #include <poll.h>
@@ -26,7 +26,7 @@ struct board {
 
 static struct board *board;
 
-/* ---- names ---------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------- */
 
 static int try_open(const char *id, const char *name_space,
 		    struct avp_reason *why)
@@ -147,8 +147,8 @@ static void names_and_answers(void)
 }
 
 /*
- * An agent that lives for long meets more names than it keeps: those that are in
- * use stay, the others' numbers never mean another.
+ * An agent that lives for long meets more names than it keeps: those that are
+ * in use stay, the others' numbers never mean another.
  */
 static void more_names_than_are_kept(void)
 {
@@ -213,7 +213,7 @@ static void more_names_than_are_kept(void)
 	ahp_agent_close(a);
 }
 
-/* ---- frames ----------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------- */
 
 struct sample {
 	uint64_t payload;
@@ -311,7 +311,7 @@ static void frames(void)
 	ahp_agent_close(b);
 }
 
-/* ---- 24 MiB, read where they lie ----------------------------------------------------- */
+/* ---- 24 MiB, read where they lie ---------------------------------------- */
 
 static sigjmp_buf fault;
 
@@ -406,7 +406,7 @@ static void big_body_in_place(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-/* ---- many, and both at once ------------------------------------------------------------- */
+/* ---- many, and both at once --------------------------------------------- */
 
 #define MANY 40
 
@@ -529,7 +529,7 @@ static void both_connect_at_once(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------ */
+/* ---- waiting ------------------------------------------------------------ */
 
 #define TRIPS 200
 
@@ -569,7 +569,7 @@ static void ways_to_wait(void)
 	}
 }
 
-/* ---- forks ----------------------------------------------------------------------------------- */
+/* ---- forks -------------------------------------------------------------- */
 
 static void in_a_child(struct ahp_agent *agent, struct ahp_message *m,
 		       struct ahp_loan *loan)
@@ -632,7 +632,7 @@ static void fork_after_open(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-/* ---- limits of memory --------------------------------------------------------------------------- */
+/* ---- limits of memory --------------------------------------------------- */
 
 static void set_limit(int resource, rlim_t bytes)
 {

@@ -21,7 +21,7 @@ static char agents[4096]; /* the directory of the namespace */
 
 #define SECONDS 20.0 /* until a condition counts as never to come */
 
-/* ---- files ------------------------------------------------------------------ */
+/* ---- files -------------------------------------------------------------- */
 
 static bool same_files(const char *a, const char *b)
 {
@@ -48,7 +48,7 @@ static bool no_names(void)
 	return none;
 }
 
-/* ---- processes --------------------------------------------------------------- */
+/* ---- processes ---------------------------------------------------------- */
 
 /* Runs avpctl; its outputs are NAME.out and NAME.err. */
 #define RUN(name, ...) tool_finish(TOOL_START(name, __VA_ARGS__))
@@ -101,7 +101,7 @@ static pid_t start_receiver(const char *id, const char *option,
 	return pid;
 }
 
-/* ---- outputs ----------------------------------------------------------------- */
+/* ---- outputs ------------------------------------------------------------ */
 
 static void complained(const char *name, const char *beginning)
 {
@@ -137,15 +137,15 @@ static bool reads(const struct avp_json *value, const char *text)
 	struct avp_buf buf = {0};
 	bool same;
 
-	CU_ASSERT_EQUAL(avp_json_write(&buf, value,
-				       AVP_JSON_HTTP | AVP_JSON_AS_READ),
-			0);
+	CU_ASSERT_EQUAL(
+		avp_json_write(&buf, value, AVP_JSON_HTTP | AVP_JSON_AS_READ),
+		0);
 	same = avp_str_equal(avp_buf_str(&buf), avp_str_of(text));
 	avp_buf_fini(&buf);
 	return same;
 }
 
-/* ---- ls ---------------------------------------------------------------------- */
+/* ---- ls ----------------------------------------------------------------- */
 
 static void ls_shows_who_is_there(void)
 {
@@ -200,7 +200,7 @@ static void ls_removes_what_the_killed_left(void)
 	avp_json_free(doc);
 }
 
-/* ---- send and recv ----------------------------------------------------------- */
+/* ---- send and recv ------------------------------------------------------ */
 
 static void json_arrives_as_it_was(void)
 {
@@ -208,9 +208,10 @@ static void json_arrives_as_it_was(void)
 		"method",      "agent_id",   "target_agent",
 		"task_id",     "session_id", "payload",
 		"token_limit", "timestamp",  "message_id"};
-	static const char text[] = "{\"a\":[1,2.50,null,-1e400,12345678901234567890],"
-				   "\"\xc3\xa9\":\"\\u0000"
-				   "\"}";
+	static const char text[] =
+		"{\"a\":[1,2.50,null,-1e400,12345678901234567890],"
+		"\"\xc3\xa9\":\"\\u0000"
+		"\"}";
 	pid_t solver = start_receiver("solver", "--count", "1");
 	struct avp_json_doc *got, *answer;
 	const struct avp_json *m, *v;
@@ -338,7 +339,7 @@ static void frames_arrive_as_they_were(void)
 	CU_ASSERT(no_names());
 }
 
-/* ---- models ------------------------------------------------------------------ */
+/* ---- models ------------------------------------------------------------- */
 
 /* A model of a width, and a frame of one state of it. */
 static void save_model(const char *config, const char *frame, unsigned width)
@@ -389,7 +390,7 @@ static void models_are_told(void)
 	CU_ASSERT(no_names());
 }
 
-/* ---- acknowledgements -------------------------------------------------------- */
+/* ---- acknowledgements --------------------------------------------------- */
 
 static void fill_pipe(int fd)
 {
@@ -540,7 +541,7 @@ static void results_are_waited_for(void)
 	CU_ASSERT(no_names());
 }
 
-/* ---- how things end ---------------------------------------------------------- */
+/* ---- how things end ----------------------------------------------------- */
 
 static void times_run_out(void)
 {
@@ -581,9 +582,9 @@ static void absent_agents_are_waited_for(void)
 	late = start_receiver("late", "--count", "1");
 	CU_ASSERT_EQUAL(tool_finish(sender), 0);
 	CU_ASSERT_EQUAL(tool_finish(late), 0);
-	CU_ASSERT_EQUAL(RUN("send", "send", "late", "--json", "{}", "--timeout",
-			    "0.1"),
-			1);
+	CU_ASSERT_EQUAL(
+		RUN("send", "send", "late", "--json", "{}", "--timeout", "0.1"),
+		1);
 	complained("send", "avpctl: send: AGENT_NOT_FOUND: ");
 	CU_ASSERT(no_names());
 }
@@ -694,7 +695,7 @@ static void refusals_have_codes_and_statuses(void)
 	CU_ASSERT(no_names());
 }
 
-/* ---- looking on -------------------------------------------------------------- */
+/* ---- looking on --------------------------------------------------------- */
 
 static bool three_received(void *arg)
 {

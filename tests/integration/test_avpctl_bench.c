@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * avpctl bench, run as a script would: the keys of the command line contract and
- * what must hold among them, never a figure itself; and that no end of it, not
- * even SIGKILL of any of its processes, leaves a process or a file behind.
+ * avpctl bench, run as a script would: the keys of the command line contract
+ * and what must hold among them, never a figure itself; and that no end of it,
+ * not even SIGKILL of any of its processes, leaves a process or a file behind.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -54,7 +54,7 @@ static struct bytes load(const char *name)
 	return bytes_copy(data, n);
 }
 
-/* ---- processes --------------------------------------------------------------- */
+/* ---- processes ---------------------------------------------------------- */
 
 /* avpctl bench WORD...; to stdout and stderr files, or to that fd. */
 static pid_t start_list(int fd, va_list words)
@@ -129,7 +129,7 @@ static bool nothing_left(void)
 	return none;
 }
 
-/* ---- outputs ----------------------------------------------------------------- */
+/* ---- outputs ------------------------------------------------------------ */
 
 static bool silent(const char *file)
 {
@@ -226,7 +226,7 @@ static struct avp_json_doc *check(const char *bench, double size,
 	return doc;
 }
 
-/* ---- each bench -------------------------------------------------------------- */
+/* ---- each bench --------------------------------------------------------- */
 
 static void latency_tells(void)
 {
@@ -360,7 +360,7 @@ static void arena_tells(void)
 	avp_json_free(doc);
 }
 
-/* ---- for people -------------------------------------------------------------- */
+/* ---- for people --------------------------------------------------------- */
 
 static bool has_text(const char *text, const char *name)
 {
@@ -395,7 +395,7 @@ static void tables_have_bars_on_a_terminal_only(void)
 	close(terminal);
 }
 
-/* ---- refusals and ends ------------------------------------------------------- */
+/* ---- refusals and ends -------------------------------------------------- */
 
 static void wrong_usage_is_told(void)
 {

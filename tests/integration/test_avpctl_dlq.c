@@ -161,9 +161,12 @@ static void time_out_of_the_configuration(void)
 int main(int argc, char **argv)
 {
 	static const struct test tests[] = {
-		TEST(list_and_clear),	   TEST(replays), TEST(wrong_words),
+		TEST(list_and_clear),
+		TEST(replays),
+		TEST(wrong_words),
 		TEST(wrong_configuration),
-		TEST(time_out_of_the_configuration), {0},
+		TEST(time_out_of_the_configuration),
+		{0},
 	};
 
 	(void)argc;

@@ -147,7 +147,8 @@ static void ids_are_echoed_as_written(void)
 	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
 		n += (size_t)snprintf(list + n, sizeof(list) - n,
 				      "{\"id\":%s,\"file\":\"\"}\n", ids[i]);
-	/* Nor does a name that is no text, or is cut within a letter, end it. */
+	/* Nor does a name that is no text, or is cut within a letter, end
+	 * it. */
 	n += (size_t)snprintf(list + n, sizeof(list) - n,
 			      "{\"id\":7,\"file\":\"\\ud800\"}\n"
 			      "{\"id\":8,\"file\":\"x");

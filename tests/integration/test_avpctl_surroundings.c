@@ -17,7 +17,7 @@
 
 static const char frame[] = "AV\1\0\4\0\0\0\0\0\0\0tail";
 
-/* ---- outputs -------------------------------------------------------------- */
+/* ---- outputs ------------------------------------------------------------ */
 
 /* All that prints text, JSON or not. */
 static const char *const printers[][4] = {
@@ -77,7 +77,8 @@ static void a_closed_stdout(void)
 	bytes_free(&b);
 }
 
-/* As of other tools: killed by SIGPIPE without a word; told if it is ignored. */
+/* As of other tools: killed by SIGPIPE without a word; told if it is
+ * ignored. */
 static void a_reader_that_went(void)
 {
 	struct bytes b;
@@ -192,7 +193,7 @@ static void stdout_is_for_json(void)
 					  "--payload -: stdout is for "));
 }
 
-/* ---- inputs --------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------- */
 
 /* What reads a frame or a KV-cache judges the head of what never ends. */
 static void inputs_without_end(void)
@@ -284,7 +285,7 @@ static void streams_without_end(void)
 	CU_ASSERT(tool_has("tool.err", ": KV_SIZE: "));
 }
 
-/* ---- the system ----------------------------------------------------------- */
+/* ---- the system --------------------------------------------------------- */
 
 static void arguments_of_a_mebibyte(void)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What should not be there: JSON that is none, ids, times and numbers that make
- * no sense, and a directory for dead letters that is full or read-only. Each has
- * a code of its own, the next good message gets through, and nothing that was
- * stored is lost.
+ * no sense, and a directory for dead letters that is full or read-only. Each
+ * has a code of its own, the next good message gets through, and nothing that
+ * was stored is lost.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +21,10 @@
 
 static struct avp_reason why;
 
-/* ---- messages as JSON ------------------------------------------------------- */
+/* ---- messages as JSON --------------------------------------------------- */
 
-/* The code for reading an envelope of that text; JSON that is none has its own. */
+/* The code for reading an envelope of that text; JSON that is none has its
+ * own. */
 static int read_message(const char *text, size_t len)
 {
 	struct ahp_envelope m;
@@ -113,7 +114,7 @@ static void huge_ids(void)
 	ahp_agent_close(a);
 }
 
-/* ---- a leader and what it is sent ------------------------------------------------ */
+/* ---- a leader and what it is sent --------------------------------------- */
 
 /* What asks for no sensible number of tokens gets none, and is told. */
 static void token_requests(void)
@@ -160,7 +161,7 @@ static void token_requests(void)
 	ahp_tokens_free(options.tokens);
 }
 
-/* ---- places for dead letters ------------------------------------------------------ */
+/* ---- places for dead letters -------------------------------------------- */
 
 static char place[400];
 

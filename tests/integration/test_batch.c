@@ -172,7 +172,7 @@ static void bad_in_the_middle(void)
 	close_pair();
 }
 
-/* ---- between processes ------------------------------------------------------------ */
+/* ---- between processes -------------------------------------------------- */
 
 struct board {
 	_Atomic uint32_t ready, got;

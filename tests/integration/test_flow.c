@@ -123,7 +123,8 @@ static void every_length(void)
 	close_pair();
 }
 
-/* Given, it is what was given; else it follows from the place, and never repeats. */
+/* Given, it is what was given; else it follows from the place, and never
+ * repeats. */
 static void message_ids(void)
 {
 	uint8_t given[16] = {9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3, 4, 5, 6, 7, 8};
@@ -157,7 +158,7 @@ static void message_ids(void)
 	close_pair();
 }
 
-/* ---- acknowledgements ---------------------------------------------------------- */
+/* ---- acknowledgements --------------------------------------------------- */
 
 static void explicit_acks_out_of_order(void)
 {
@@ -306,7 +307,8 @@ static void windows_that_differ(void)
 	close_pair();
 }
 
-/* The acknowledgement rode on an answer that was not read when its sender died. */
+/* The acknowledgement rode on an answer that was not read when its sender
+ * died. */
 static void last_words(void)
 {
 	struct ahp_receipt receipt;
@@ -364,7 +366,7 @@ static void sender_that_never_receives(void)
 	close_pair();
 }
 
-/* ---- bounds -------------------------------------------------------------------- */
+/* ---- bounds ------------------------------------------------------------- */
 
 static void full_window(void)
 {
@@ -547,7 +549,7 @@ static void one_loan_to_many(void)
 	ahp_agent_close(a);
 }
 
-/* ---- deadlines, ends ------------------------------------------------------------ */
+/* ---- deadlines, ends ---------------------------------------------------- */
 
 static void expired(void)
 {

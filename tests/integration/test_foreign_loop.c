@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The agent's one fd in a loop that is not ours: level- and edge-triggered, for
- * messages, for room, and for the rest. Two agents of one process, driven in turn,
- * so that nothing happens between two calls; and two processes at length.
+ * messages, for room, and for the rest. Two agents of one process, driven in
+ * turn, so that nothing happens between two calls; and two processes at
+ * length.
  */
 #include <errno.h>
 #include <string.h>
@@ -163,7 +164,7 @@ static void room_by_edges(void)
 	room_is_told(EPOLLET);
 }
 
-/* ---- at length --------------------------------------------------------------- */
+/* ---- at length ---------------------------------------------------------- */
 
 /* Echoes, slowly now and then, so that the other's window fills. */
 static void echo(void *arg)

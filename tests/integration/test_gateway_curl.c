@@ -188,7 +188,7 @@ static void client_certificates(void)
 	gateway_stop(&g);
 }
 
-/* ---- who may do what ------------------------------------------------------------------- */
+/* ---- who may do what ---------------------------------------------------- */
 
 static int tells(const struct gateway_run *g, const char *token,
 		 const char *path)

@@ -15,7 +15,7 @@
 
 static struct answer a;
 
-/* ---- what must not be taken for a request ---------------------------------------- */
+/* ---- what must not be taken for a request ------------------------------- */
 
 #define BEGIN "POST /avp/v2/text HTTP/1.1\r\nHost: t\r\n"
 #define AFTER "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -121,7 +121,7 @@ static void nul_is_refused(void)
 	gateway_stop(&g);
 }
 
-/* ---- what HTTP/1.1 allows -------------------------------------------------------- */
+/* ---- what HTTP/1.1 allows ----------------------------------------------- */
 
 #define TEXT(body, n)                                       \
 	"POST /avp/v2/text HTTP/1.1\r\nhost: t\r\n"         \
@@ -274,7 +274,7 @@ static void continue_is_said(void)
 	gateway_stop(&g);
 }
 
-/* ---- agents ---------------------------------------------------------------------- */
+/* ---- agents ------------------------------------------------------------- */
 
 static void who_is_addressed(void)
 {
@@ -414,7 +414,7 @@ static void fields_are_read(void)
 	gateway_stop(&g);
 }
 
-/* ---- dialects ------------------------------------------------------------------- */
+/* ---- dialects ----------------------------------------------------------- */
 
 /* A RESULT of a frame that its sender made in the other dialect. */
 static void role_result(struct ahp_agent *agent, struct ahp_message *m)
@@ -505,7 +505,7 @@ static void results_in_the_askers_dialect(void)
 	gateway_stop(&g);
 }
 
-/* ---- how an agent is ------------------------------------------------------------ */
+/* ---- how an agent is ---------------------------------------------------- */
 
 #define BEAT "AHP-Wait: liveness\r\nAHP-Method: HEARTBEAT\r\n"
 

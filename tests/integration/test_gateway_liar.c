@@ -14,7 +14,7 @@
 
 #define QUICK "max_retries: 0, answer: 64KiB, request_time: 300ms"
 
-/* ---- what has to hold after each of them -------------------------------------------- */
+/* ---- what has to hold after each of them -------------------------------- */
 
 static unsigned fds_of(pid_t pid)
 {
@@ -74,7 +74,7 @@ static void settles(struct far *w, unsigned fds)
 	CU_ASSERT_EQUAL(far_letters(""), letters);
 }
 
-/* ---- HTTP/1.1 ----------------------------------------------------------------------------- */
+/* ---- HTTP/1.1 ----------------------------------------------------------- */
 
 struct lie {
 	const char *text;
@@ -220,7 +220,7 @@ static void malformed(void)
 	settles(&w, fds);
 }
 
-/* ---- HTTP/2 ---------------------------------------------------------------------------------- */
+/* ---- HTTP/2 ------------------------------------------------------------- */
 
 static void h2_turn(void *liar)
 {

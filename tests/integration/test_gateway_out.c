@@ -17,7 +17,7 @@
 #include "tests/far.h"
 #include "tests/gateway.h"
 
-/* ---- tests --------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void text(void)
 {
@@ -45,7 +45,8 @@ static void text(void)
 	far_end(&w);
 }
 
-/* To a gateway: the frame's bytes as they are; it says that they are accepted. */
+/* To a gateway: the frame's bytes as they are; it says that they are
+ * accepted. */
 static void frame_to_gateway(void)
 {
 	static const char *const script[] = {
@@ -115,7 +116,8 @@ static bool got_frame(const struct far *w, const struct avp_metadata *m,
 	return len == w->body_len && !memcmp(frame, w->body, len);
 }
 
-/* A head that is written anew for 0.4.1 and later has the payload's checksum. */
+/* A head that is written anew for 0.4.1 and later has the payload's
+ * checksum. */
 static void newer_dialect(void)
 {
 	static uint8_t payload[65536];
@@ -245,7 +247,7 @@ static void echoing_server(void)
 	far_end(&w);
 }
 
-/* ---- bad answers ------------------------------------------------------------------------ */
+/* ---- bad answers -------------------------------------------------------- */
 
 static const struct {
 	const char *line, *code, *words;
@@ -327,7 +329,7 @@ static void huge_answer(void)
 	far_end(&w);
 }
 
-/* ---- again ------------------------------------------------------------------------------- */
+/* ---- again -------------------------------------------------------------- */
 
 static void retries(void)
 {
@@ -501,7 +503,7 @@ static void peer_restarts(void)
 	far_end(&w);
 }
 
-/* ---- how it is ------------------------------------------------------------------------------ */
+/* ---- how it is ---------------------------------------------------------- */
 
 /* Of a server that knows no HEARTBEAT its answers tell, to GET /health too. */
 static void health(bool knows_agents)
@@ -535,7 +537,7 @@ static void heartbeats_by_health(void)
 	health(true);
 }
 
-/* ---- back-pressure --------------------------------------------------------------------------- */
+/* ---- back-pressure ------------------------------------------------------ */
 
 static void note_received(void *arg, const struct ahp_observation *seen)
 {
@@ -575,7 +577,7 @@ static void queue_full(void)
 	far_end(&w);
 }
 
-/* ---- fallback ----------------------------------------------------------------------------------- */
+/* ---- fallback ----------------------------------------------------------- */
 
 static void fallback(void)
 {

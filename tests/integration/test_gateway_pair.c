@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two real gateways, each with agents in a namespace of its own: a planner here, a
- * solver there, over HTTP/1.1, HTTP/2 and TLS; certificates that are not right;
- * SIGHUP.
+ * Two real gateways, each with agents in a namespace of its own: a planner
+ * here, a solver there, over HTTP/1.1, HTTP/2 and TLS; certificates that are
+ * not right; SIGHUP.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -35,7 +35,7 @@ static double now_s(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* ---- certificates ------------------------------------------------------------------ */
+/* ---- certificates ------------------------------------------------------- */
 
 static void add_address(X509 *x)
 {
@@ -97,7 +97,7 @@ static void certificates(void)
 	make_cert(cert, key, "there");
 }
 
-/* ---- processes ------------------------------------------------------------------------ */
+/* ---- processes ---------------------------------------------------------- */
 
 static void write_config(const char *name, const char *yaml)
 {
@@ -186,7 +186,7 @@ static struct ahp_agent *open_in(const char *name_space, const char *id)
 						      .identity = &model});
 }
 
-/* ---- a world: planner | gateway here ... gateway there | solver --------------------------- */
+/* ---- a world: planner | gateway here ... gateway there | solver --------- */
 
 struct world {
 	struct ahp_agent *planner, *solver;
@@ -343,14 +343,15 @@ static void tls_http1(void)
 	CU_ASSERT(logged("here", "path=agent http=1.1"));
 }
 
-/* One connection for all: libcurl's prior knowledge is for its first request. */
+/* One connection for all: libcurl's prior knowledge is for its first
+ * request. */
 static void cleartext_http2(void)
 {
 	round_trip(false, "", "wait_result: true, http: 2");
 	CU_ASSERT(logged("here", "path=agent http=2"));
 }
 
-/* ---- ids ------------------------------------------------------------------------------------- */
+/* ---- ids ---------------------------------------------------------------- */
 
 static void sends_ids(struct world *w, struct avp_str task,
 		      struct avp_str session, bool frame)
@@ -450,7 +451,7 @@ static void foreign_ids(void)
 	stop(w.there);
 }
 
-/* ---- who is not trusted ---------------------------------------------------------------------- */
+/* ---- who is not trusted ------------------------------------------------- */
 
 static void refused(const char *there, const char *peer, const char *words)
 {
@@ -500,7 +501,7 @@ static void client_certificates(void)
 	refused(there, peer, "CLOSED");
 }
 
-/* ---- SIGHUP -------------------------------------------------------------------------------------- */
+/* ---- SIGHUP ------------------------------------------------------------- */
 
 static bool waits_for(struct world *w, const char *name, const char *words)
 {
@@ -548,7 +549,7 @@ static void reload(void)
 	end(&w);
 }
 
-/* ---- heartbeats ---------------------------------------------------------------------------- */
+/* ---- heartbeats --------------------------------------------------------- */
 
 #define BEATS "ahp: {heartbeat_interval: 200ms}\n"
 
@@ -635,7 +636,7 @@ static void heartbeats(void)
 	end(&w);
 }
 
-/* ---- a request that is under way ------------------------------------------------------------- */
+/* ---- a request that is under way ---------------------------------------- */
 
 /* The solver has it and has not answered yet. */
 static void begin_request(struct world *w, struct ahp_receipt *receipt,
@@ -692,7 +693,8 @@ static void reload_meanwhile(void)
 	end_request(&w, &receipt, &m);
 }
 
-/* Whichever end is told to stop: it ends with 0, and the message has arrived. */
+/* Whichever end is told to stop: it ends with 0, and the message has
+ * arrived. */
 static void drains_meanwhile(bool here)
 {
 	struct ahp_receipt receipt;

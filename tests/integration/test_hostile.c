@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Peers that lie on the socket: in what they say and in what fds they pass. After
- * each lie the agent has noted it, keeps no fd, and serves an honest peer.
+ * Peers that lie on the socket: in what they say and in what fds they pass.
+ * After each lie the agent has noted it, keeps no fd, and serves an honest
+ * peer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -55,7 +56,7 @@ static bool refused(struct raw *raw)
 	return kind == 0;
 }
 
-/* ---- a listener ------------------------------------------------------------------ */
+/* ---- a listener --------------------------------------------------------- */
 
 /* Listens under a name, without the lock that an agent would hold. */
 static int listener(const char *id)
@@ -119,7 +120,7 @@ static void puts_off(void)
 	end();
 }
 
-/* ---- before the Hello ------------------------------------------------------------ */
+/* ---- before the Hello --------------------------------------------------- */
 
 static void silent_strangers(void)
 {
@@ -212,7 +213,7 @@ static void fds_before_hello(void)
 	end();
 }
 
-/* ---- Hellos that lie ---------------------------------------------------------------- */
+/* ---- Hellos that lie ---------------------------------------------------- */
 
 enum lie {
 	MAGIC,
@@ -326,7 +327,7 @@ static void impersonation(void)
 	end();
 }
 
-/* ---- fds that lie --------------------------------------------------------------------- */
+/* ---- fds that lie ------------------------------------------------------- */
 
 static int good_lane(void)
 {
@@ -489,7 +490,7 @@ static void contents_that_lie(void)
 	end();
 }
 
-/* ---- a link that is up ------------------------------------------------------------------ */
+/* ---- a link that is up -------------------------------------------------- */
 
 static void say_segment(struct raw *raw, uint32_t number, uint64_t bytes,
 			const int *fds, unsigned n)
@@ -597,7 +598,7 @@ static void said_too_late(void)
 	end();
 }
 
-/* ---- floods ------------------------------------------------------------------------------ */
+/* ---- floods ------------------------------------------------------------- */
 
 static void open_flooder(void *arg)
 {
@@ -674,7 +675,7 @@ static void socket_never_read(void)
 	end();
 }
 
-/* ---- other users -------------------------------------------------------------------------- */
+/* ---- other users -------------------------------------------------------- */
 
 #define NOBODY 65534
 
@@ -739,7 +740,8 @@ static void other_users(void)
 		printf("skip hostile.other_users: needs root\n");
 		return;
 	}
-	/* A directory that both can reach, and whose group makes names in it. */
+	/* A directory that both can reach, and whose group makes names in
+	 * it. */
 	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
 	CU_ASSERT_EQUAL(chown(dir, 0, NOBODY), 0);
 	CU_ASSERT_EQUAL(chmod(dir, 02770), 0);

@@ -39,7 +39,8 @@ static void end(void)
 	ahp_agent_close(v);
 }
 
-/* Nothing is delivered, the link is poisoned and closed, and the next is made. */
+/* Nothing is delivered, the link is poisoned and closed, and the next is
+ * made. */
 static void expect_poison(const char *what)
 {
 	struct ahp_message m;
@@ -64,7 +65,7 @@ static void expect_poison(const char *what)
 	raw_up(&raw, v, "evil");
 }
 
-/* ---- slots ------------------------------------------------------------------------ */
+/* ---- slots -------------------------------------------------------------- */
 
 static void commit_words_that_lie(void)
 {
@@ -192,7 +193,7 @@ static void messages_that_are_refused(void)
 	end();
 }
 
-/* ---- frames ------------------------------------------------------------------------ */
+/* ---- frames ------------------------------------------------------------- */
 
 static uint64_t make_frame(void *to, uint64_t room, uint64_t payload)
 {
@@ -301,7 +302,7 @@ static void frames_that_lie_in_the_arena(void)
 	end();
 }
 
-/* ---- acknowledgements ----------------------------------------------------------------- */
+/* ---- acknowledgements --------------------------------------------------- */
 
 static void ack_lines_that_lie(void)
 {

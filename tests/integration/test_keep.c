@@ -92,7 +92,7 @@ static struct ahp_event next_event(void)
 	return event;
 }
 
-/* ---- what a letter says ------------------------------------------------------------ */
+/* ---- what a letter says ------------------------------------------------- */
 
 static void says_what_died(void)
 {
@@ -200,7 +200,7 @@ static void too_large_a_body(void)
 	free(body);
 }
 
-/* ---- when it is told --------------------------------------------------------------- */
+/* ---- when it is told ---------------------------------------------------- */
 
 /*
  * Many die at once, and are stored in few groups: the journal has each before
@@ -295,7 +295,7 @@ static void another_queue(void)
 	close_pair();
 }
 
-/* ---- what cannot be kept ------------------------------------------------------------- */
+/* ---- what cannot be kept ------------------------------------------------ */
 
 static int count_letter(void *arg, const struct ahp_dead_letter *letter)
 {
@@ -335,7 +335,7 @@ static void full_disk(void)
 	ahp_dlq_close(q);
 }
 
-/* ---- the collector -------------------------------------------------------------------- */
+/* ---- the collector ------------------------------------------------------ */
 
 /* The news of a task without result comes when its letter is on the disk. */
 static void collected_late(void)
@@ -384,7 +384,7 @@ static void collected_late(void)
 	ahp_dlq_close(q);
 }
 
-/* ---- kills ----------------------------------------------------------------------------- */
+/* ---- kills -------------------------------------------------------------- */
 
 struct shared {
 	_Atomic uint32_t told;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A KV-cache that travels layer by layer between two processes: the receiver
- * works on layer i while the sender still writes layer i + 1. Each side only goes
- * on when it has seen the other do so, in either order; then the bytes are what
- * was written. The two loops are the example of latent/README.md, with checks.
+ * works on layer i while the sender still writes layer i + 1. Each side only
+ * goes on when it has seen the other do so, in either order; then the bytes
+ * are what was written. The two loops are the example of latent/README.md,
+ * with checks.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -29,7 +30,7 @@ static uint32_t seed_of(uint32_t layer, enum avp_kv_which which)
 	return 2 * layer + which;
 }
 
-/* ---- the sender ---------------------------------------------------------------- */
+/* ---- the sender --------------------------------------------------------- */
 
 /* Stands for the model, which computes K before V. */
 static void compute(const struct avp_kv *kv, uint32_t layer,
@@ -101,7 +102,7 @@ static void run_sender(void *arg)
 	ahp_agent_close(agent);
 }
 
-/* ---- the receiver ----------------------------------------------------------------- */
+/* ---- the receiver ------------------------------------------------------- */
 
 static void work_on(const struct avp_kv *kv)
 {

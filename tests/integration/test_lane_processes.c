@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Two ends of a link as two processes, each with the other's lane and page
- * mapped for reading only: a million messages of random form and size, half each
- * way, spinning and sleeping. And a peer that is killed in the midst of it.
+ * mapped for reading only: a million messages of random form and size, half
+ * each way, spinning and sleeping. And a peer that is killed in the midst of
+ * it.
  */
 #include <signal.h>
 #include <stdio.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A stream of messages of every kind between two processes that poll: whichever
- * way a message takes through send.c and receive.c, short or long, it arrives as
- * it was sent and where its turn is, and what is not to be delivered is not.
+ * way a message takes through send.c and receive.c, short or long, it arrives
+ * as it was sent and where its turn is, and what is not to be delivered is
+ * not.
  *
  * Both sides draw the same numbers: what a message is follows from its place.
  */
@@ -68,7 +69,7 @@ static struct drawn draw(uint64_t n)
 	return d;
 }
 
-/* ---- the sender ----------------------------------------------------------------- */
+/* ---- the sender --------------------------------------------------------- */
 
 static struct avp_frame_template frame[3];
 
@@ -97,7 +98,8 @@ static void fill(uint8_t *body, const struct drawn *d, uint64_t n)
 	}
 	pattern_fill(body, d->bytes, (uint32_t)n);
 	if (d->kind == BAD)
-		body[-1] |= 0x80; /* the last number of the metadata has no end */
+		body[-1] |=
+			0x80; /* the last number of the metadata has no end */
 }
 
 static void send_nth(struct ahp_agent *agent, uint32_t peer, uint64_t n)
@@ -165,7 +167,7 @@ static void sender(void *arg)
 	ahp_agent_close(agent);
 }
 
-/* ---- the receiver --------------------------------------------------------------- */
+/* ---- the receiver ------------------------------------------------------- */
 
 static bool str_is(struct avp_str s, const char *data, size_t len)
 {

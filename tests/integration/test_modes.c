@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Models of two agents: what each tells in its Hello, how they may talk, and what
- * becomes of frames that the other's model cannot use.
+ * Models of two agents: what each tells in its Hello, how they may talk, and
+ * what becomes of frames that the other's model cannot use.
  */
 #include <string.h>
 
@@ -74,7 +74,7 @@ static bool says(const struct ahp_mode *mode, const char *text)
 	return strstr(mode->resolution.reason, text) != NULL;
 }
 
-/* ---- verdicts ------------------------------------------------------------------ */
+/* ---- verdicts ----------------------------------------------------------- */
 
 static void same_models(void)
 {
@@ -212,7 +212,7 @@ static void bad_identities(void)
 	close_models();
 }
 
-/* ---- frames --------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------- */
 
 /* What a test says of a frame; the rest is as qwen's hidden states. */
 struct told {
@@ -532,7 +532,7 @@ static void between_others(void)
 	close_models();
 }
 
-/* ---- frames that are not even sent ------------------------------------------------ */
+/* ---- frames that are not even sent -------------------------------------- */
 
 static bool is_refused(const struct told *t, const char *because)
 {
@@ -591,7 +591,7 @@ static void only_caches_refused(void)
 	close_models();
 }
 
-/* ---- and reliable ones -------------------------------------------------------------- */
+/* ---- and reliable ones -------------------------------------------------- */
 
 struct grave {
 	int count, code, last;
@@ -653,7 +653,8 @@ static void never_retried(void)
 	close_models();
 }
 
-/* Taken for an agent that was not there, whose model turns out to be another. */
+/* Taken for an agent that was not there, whose model turns out to be
+ * another. */
 static void posted_before(void)
 {
 	const struct ahp_agent_options other = {.identity = &llama};

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One leader and eight sub-agents, each a process: thousands of tasks, of which
- * some are rejected, some delayed, some sent twice, while one sub-agent is killed
- * and comes back. Every task ends exactly once, with a result or as a dead letter
- * on disk.
+ * some are rejected, some delayed, some sent twice, while one sub-agent is
+ * killed and comes back. Every task ends exactly once, with a result or as a
+ * dead letter on disk.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -31,7 +31,7 @@ static struct shared *shared;
 static const char *const name[SUBS] = {"sub-0", "sub-1", "sub-2", "sub-3",
 				       "sub-4", "sub-5", "sub-6", "sub-7"};
 
-/* ---- a sub-agent ----------------------------------------------------------------- */
+/* ---- a sub-agent -------------------------------------------------------- */
 
 struct sub {
 	struct ahp_agent *agent;
@@ -136,7 +136,7 @@ static void run_sub(void *arg)
 	ahp_agent_close(s.agent);
 }
 
-/* ---- the leader --------------------------------------------------------------------- */
+/* ---- the leader --------------------------------------------------------- */
 
 struct score {
 	uint32_t result[TASKS], dead[TASKS], letter[TASKS];
@@ -336,7 +336,7 @@ static void every_task_ends_once(void)
 	CU_ASSERT(agents_names_left() <= 3);
 }
 
-/* ---- the collector ------------------------------------------------------------------ */
+/* ---- the collector ------------------------------------------------------ */
 
 /* Accepted as soon as it is received, and nothing comes of it. */
 static void no_result(void)
@@ -429,7 +429,7 @@ static void one_body_many_readers(void)
 	ahp_agent_close(agent);
 }
 
-/* ---- tokens ----------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------- */
 
 static void ask_for_tokens(void *arg)
 {

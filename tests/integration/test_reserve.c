@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory that agents make while they have nothing to do, as much as was asked. */
+/* Memory that agents make while they have nothing to do, as much as was
+ * asked. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -138,9 +139,8 @@ static void what_cannot_be_had(void)
 
 static void over_the_quota(void)
 {
-	const struct ahp_agent_options o = {.id = "ahead",
-					    .quota_bytes = MIB,
-					    .reserve_bytes = 2 * MIB};
+	const struct ahp_agent_options o = {
+		.id = "ahead", .quota_bytes = MIB, .reserve_bytes = 2 * MIB};
 	struct ahp_agent *agent;
 	struct avp_reason why;
 
@@ -151,14 +151,10 @@ static void over_the_quota(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(adaptive),
-		TEST(busy),
-		TEST(block),
-		TEST(messages_come_first),
-		TEST(by_the_thread),
-		TEST(what_cannot_be_had),
-		TEST(over_the_quota),
-		{0},
+		TEST(adaptive),	      TEST(busy),
+		TEST(block),	      TEST(messages_come_first),
+		TEST(by_the_thread),  TEST(what_cannot_be_had),
+		TEST(over_the_quota), {0},
 	};
 
 	agents_begin();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is done about messages that were not accepted, step by step, between
- * agents of one process: retries, deadlines, restarts, stragglers, dead letters,
- * events, and messages that come twice.
+ * agents of one process: retries, deadlines, restarts, stragglers, dead
+ * letters, events, and messages that come twice.
  */
 #include <string.h>
 #include <time.h>
@@ -150,7 +150,8 @@ static void rejected_comes_again(void)
 	close_pair();
 }
 
-/* Bodies of every kind: in the slot, too long for the long form, in the arena. */
+/* Bodies of every kind: in the slot, too long for the long form, in the
+ * arena. */
 static void bodies_stay(void)
 {
 	static const unsigned length[] = {0,   1,   100, 189,  190,
@@ -431,8 +432,8 @@ static void closed_while_waiting(void)
 }
 
 /*
- * It hangs up and is back before its sender looks: the news of its name come while
- * its end is not yet entered. It must be looked for again soon.
+ * It hangs up and is back before its sender looks: the news of its name come
+ * while its end is not yet entered. It must be looked for again soon.
  */
 static void restarts_in_one_turn(void)
 {

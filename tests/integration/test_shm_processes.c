@@ -61,7 +61,7 @@ static int get(int sock, struct note *note, int *fd)
 	return code;
 }
 
-/* ---- the owner ------------------------------------------------------------ */
+/* ---- the owner ---------------------------------------------------------- */
 
 static void tell_new_segments(struct avp_arena *arena, int sock, uint32_t *told)
 {
@@ -122,7 +122,7 @@ static void owner(int sock)
 		pause();
 }
 
-/* ---- the reader ----------------------------------------------------------- */
+/* ---- the reader --------------------------------------------------------- */
 
 struct reader {
 	int sock;

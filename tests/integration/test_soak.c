@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two processes that fall asleep and wake each other, again and again: no wake-up
- * may be late. On lanes and on agents, whose sequences begin just before their low
- * words wrap. Agents' senders wait for room as well; in adaptive mode messages come
- * about when the spin ends. On each loop with each doorbell that it has.
+ * Two processes that fall asleep and wake each other, again and again: no
+ * wake-up may be late. On lanes and on agents, whose sequences begin just
+ * before their low words wrap. Agents' senders wait for room as well; in
+ * adaptive mode messages come about when the spin ends. On each loop with each
+ * doorbell that it has.
  *
  * In `make check` for a second or two. `make soak` runs it at length, as
  * SOAK_MESSAGES (on lanes) and SOAK_WAKES (of agents) say, for each of them.
@@ -70,7 +71,7 @@ static void report(const char *what, double began)
 	       tally[1].wrong ? tally[1].wrong : "");
 }
 
-/* ---- lanes ------------------------------------------------------------------- */
+/* ---- lanes -------------------------------------------------------------- */
 
 static struct lane_peer peer;
 
@@ -153,7 +154,7 @@ static void soak_lanes(const char *what)
 	report(what, began);
 }
 
-/* ---- agents ------------------------------------------------------------------ */
+/* ---- agents ------------------------------------------------------------- */
 
 static struct ahp_agent *open_agent(const char *id)
 {
@@ -268,7 +269,7 @@ static void soak_agents(const char *what)
 	report(what, began);
 }
 
-/* ---- each loop, each doorbell ------------------------------------------------- */
+/* ---- each loop, each doorbell ------------------------------------------- */
 
 static void with(const char *loop, bool word, void (*soak)(const char *what))
 {

@@ -2,8 +2,8 @@
 /*
  * Links between agents that begin just before an index wraps: the 32 bits of a
  * sequence that ride in slots, the 48 of the ack ring, the last sequence that a
- * lane may begin with; the waiter words; and the milliseconds of a link that is 49
- * days old. Messages of each kind go both ways across it.
+ * lane may begin with; the waiter words; and the milliseconds of a link that
+ * is 49 days old. Messages of each kind go both ways across it.
  */
 #include <stdatomic.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program whose loop is not ours: a child echoes messages, and whoever owns the
- * loop calls foreign_work() when foreign_fd() is readable. As a shared library for
- * asyncio; with -DUV a program on libuv.
+ * A program whose loop is not ours: a child echoes messages, and whoever owns
+ * the loop calls foreign_work() when foreign_fd() is readable. As a shared
+ * library for asyncio; with -DUV a program on libuv.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -85,7 +85,8 @@ int foreign_fd(void)
 	return ahp_agent_fd(agent);
 }
 
-/* All that can be done without waiting; armed when it returns. 1: it is over. */
+/* All that can be done without waiting; armed when it returns. 1: it is
+ * over. */
 int foreign_work(void)
 {
 	struct ahp_message m;

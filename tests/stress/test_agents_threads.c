@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Agents in the threads of one process, for TSan: what they share is the library,
- * which has no state, and their lanes. Two with progress threads, whose owners are
- * now in calls, now away for about as long as it takes the thread to act; and many
- * that come and go at once.
+ * Agents in the threads of one process, for TSan: what they share is the
+ * library, which has no state, and their lanes. Two with progress threads,
+ * whose owners are now in calls, now away for about as long as it takes the
+ * thread to act; and many that come and go at once.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -47,7 +47,7 @@ static void link_to(struct ahp_agent *agent, const char *peer)
 		ahp_agent_run(agent, 1000000);
 }
 
-/* ---- owners and their threads ------------------------------------------------ */
+/* ---- owners and their threads ------------------------------------------- */
 
 struct owner {
 	const char *name, *other;
@@ -140,7 +140,7 @@ static void owners_and_their_threads(void)
 	CU_ASSERT_EQUAL(agents_names_left(), 0);
 }
 
-/* ---- coming and going ----------------------------------------------------------- */
+/* ---- coming and going --------------------------------------------------- */
 
 static _Atomic unsigned failures;
 static bool in_step;
@@ -197,9 +197,9 @@ static void come_and_go_on(const char *loop)
 }
 
 /*
- * liburing maps and unmaps rings by system calls of its own, which TSan does not
- * see: a ring where another thread had one before would be a race to it, so no
- * agent is opened while another is closed.
+ * liburing maps and unmaps rings by system calls of its own, which TSan does
+ * not see: a ring where another thread had one before would be a race to it,
+ * so no agent is opened while another is closed.
  */
 static void coming_and_going(void)
 {

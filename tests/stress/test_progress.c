@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The progress thread: what moves while the owner computes, and what stays as it
- * was. The other agent is in the same process and is driven by the test; the one
- * with the thread is not called.
+ * The progress thread: what moves while the owner computes, and what stays as
+ * it was. The other agent is in the same process and is driven by the test;
+ * the one with the thread is not called.
  */
 #include <dirent.h>
 #include <poll.h>
@@ -73,7 +73,7 @@ static void only_when_asked(void)
 	CU_ASSERT(threads() <= usual);
 }
 
-/* ---- what moves -------------------------------------------------------------- */
+/* ---- what moves --------------------------------------------------------- */
 
 static void peers_connect(void)
 {
@@ -98,7 +98,8 @@ static void heart_beats(void)
 {
 	open_pair(0);
 	CU_ASSERT(is_alive(NULL));
-	/* For as long as an idle owner would have been found stuck three times. */
+	/* For as long as an idle owner would have been found stuck three
+	 * times. */
 	CU_ASSERT_FALSE(test_wait(is_stuck, NULL, 0.6));
 	CU_ASSERT(is_alive(NULL));
 	close_pair();
@@ -147,7 +148,7 @@ static void retries_move(void)
 	close_pair();
 }
 
-/* ---- beside a foreign loop ------------------------------------------------------- */
+/* ---- beside a foreign loop ---------------------------------------------- */
 
 static bool fd_readable(void *unused)
 {
@@ -190,7 +191,7 @@ static void foreign_loop(void)
 	close_pair();
 }
 
-/* ---- both at once ------------------------------------------------------------------ */
+/* ---- both at once ------------------------------------------------------- */
 
 /* Short calls and short absences, while peers come and go. */
 static void in_turn(void)
@@ -205,7 +206,8 @@ static void in_turn(void)
 
 		ahp_connect(guest, "busy", 12000000, NULL, NULL);
 		said += !agent_say(other, "busy", "x", NULL);
-		/* Absent for as long as it takes the thread to act, or nearly. */
+		/* Absent for as long as it takes the thread to act, or
+		 * nearly. */
 		pause.tv_nsec = 8000000 + i % 10 * 1500000;
 		nanosleep(&pause, NULL);
 		for (int n = 0; n < 50; n++) {

@@ -118,9 +118,10 @@ static void alive_step(struct replay *r, const struct avp_json *c,
 	CASE(c, ours == case_bool(step, "result"));
 }
 
-/* ---- the dead letter queue, on disk ---------------------------------------------- */
+/* ---- the dead letter queue, on disk ------------------------------------- */
 
-/* Letters of an agent (empty: all); each has to be the next of ids and counts. */
+/* Letters of an agent (empty: all); each has to be the next of ids and
+ * counts. */
 static int64_t letters(struct replay *r, const struct avp_json *c,
 		       struct avp_str agent, const struct avp_json *ids,
 		       const struct avp_json *counts)

@@ -54,7 +54,7 @@ static struct avp_arena_stats stats_of(const struct avp_arena *arena)
 	return s;
 }
 
-/* ---- the private state ---------------------------------------------------- */
+/* ---- the private state -------------------------------------------------- */
 
 /* The descriptor at offset 0: any block of the segment leads down to it. */
 static uint32_t lowest(const struct avp_arena *a, const struct shm_segment *s)
@@ -119,7 +119,7 @@ static bool consistent(const struct avp_arena *a)
 	       total == st.segment_bytes && kept <= a->window.bytes;
 }
 
-/* ---- plain use ------------------------------------------------------------ */
+/* ---- plain use ---------------------------------------------------------- */
 
 static void one_block(void)
 {
@@ -236,7 +236,7 @@ static void defaults(void)
 	avp_arena_close(arena);
 }
 
-/* ---- the warm window ------------------------------------------------------ */
+/* ---- the warm window ---------------------------------------------------- */
 
 /* How many blocks of bytes a loop of alloc and release goes through. */
 static unsigned rotation(struct avp_arena *arena, uint64_t bytes)
@@ -321,7 +321,7 @@ static void window_gives_way(void)
 	avp_arena_close(arena);
 }
 
-/* ---- growth and its ends -------------------------------------------------- */
+/* ---- growth and its ends ------------------------------------------------ */
 
 static void doubles_up_to_the_quota(void)
 {
@@ -411,7 +411,7 @@ static void numbers_run_out(void)
 	avp_arena_close(arena);
 }
 
-/* ---- giving back ---------------------------------------------------------- */
+/* ---- giving back -------------------------------------------------------- */
 
 static void idle_segments_go_in_two_steps(void)
 {
@@ -476,7 +476,7 @@ static void trim_without_effect(void)
 	avp_arena_close(arena);
 }
 
-/* ---- random use ----------------------------------------------------------- */
+/* ---- random use --------------------------------------------------------- */
 
 static uint64_t next(uint64_t *state)
 {
@@ -569,7 +569,7 @@ static void random_without(void)
 		random_use(seed, 1);
 }
 
-/* ---- misuse --------------------------------------------------------------- */
+/* ---- misuse ------------------------------------------------------------- */
 
 static int forked_use(struct avp_arena *arena, const struct avp_block *lent)
 {

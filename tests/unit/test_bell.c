@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bells: words of a peer's lane that a loop waits for. Two lanes in one process,
- * each mapped twice as two processes would have them. On a loop without bells all
- * that is tested is that it says so.
+ * Bells: words of a peer's lane that a loop waits for. Two lanes in one
+ * process, each mapped twice as two processes would have them. On a loop
+ * without bells all that is tested is that it says so.
  */
 #include <poll.h>
 #include <pthread.h>

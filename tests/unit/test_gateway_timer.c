@@ -48,7 +48,8 @@ static void set(struct probe *p, int64_t due_ns)
 		gw_timer_clear(&timers, &p->timer);
 }
 
-/* Each step: some are set, moved earlier or later, cleared; then time passes. */
+/* Each step: some are set, moved earlier or later, cleared; then time
+ * passes. */
 static void at_random(void)
 {
 	unsigned expected = 0, count = 0;

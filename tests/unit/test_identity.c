@@ -271,7 +271,7 @@ static void missing_keys_are_told(void)
 	avp_config_close(c);
 }
 
-/* ---- frames against a model ----------------------------------------------- */
+/* ---- frames against a model --------------------------------------------- */
 
 static void states_against_a_model(void)
 {
@@ -339,7 +339,7 @@ static void caches_against_a_model(void)
 	free(memory);
 }
 
-/* ---- vocabularies ---------------------------------------------------------- */
+/* ---- vocabularies ------------------------------------------------------- */
 
 static void vocabularies(void)
 {

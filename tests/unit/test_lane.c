@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The lane through its public face, both ends in one process: what goes in comes
- * out, at every size and near every boundary of sequences. What a hostile owner
- * can do to its reader is in test_lane_lies.c.
+ * The lane through its public face, both ends in one process: what goes in
+ * comes out, at every size and near every boundary of sequences. What a
+ * hostile owner can do to its reader is in test_lane_lies.c.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +51,7 @@ static int put_text(struct avp_lane_tx *tx, const char *text)
 	return avp_lane_put(tx, &put, false);
 }
 
-/* ---- what goes in comes out -------------------------------------------------- */
+/* ---- what goes in comes out --------------------------------------------- */
 
 static void all_fields(void)
 {
@@ -231,7 +231,7 @@ static void views_are_private(void)
 	close_pair(&p);
 }
 
-/* ---- sequences, laps, room ----------------------------------------------------- */
+/* ---- sequences, laps, room ---------------------------------------------- */
 
 /* Three laps and a bit, in bursts that fill the ring. */
 static void run_laps(uint64_t first)
@@ -374,7 +374,7 @@ static void options_are_checked(void)
 #undef INIT
 }
 
-/* ---- acknowledging -------------------------------------------------------------- */
+/* ---- acknowledging ------------------------------------------------------ */
 
 static void ack_line(void)
 {
@@ -422,7 +422,8 @@ static void ignore(void *arg, uint64_t sequence, uint64_t cookie,
 	(void)arg, (void)sequence, (void)cookie, (void)status, (void)count;
 }
 
-/* Sends one and takes it at the other end, who answers by what it sends next. */
+/* Sends one and takes it at the other end, who answers by what it sends
+ * next. */
 static int ping(struct avp_lane_tx *tx, struct avp_ledger *ours,
 		struct avp_lane_rx *rx, struct avp_lane_tx *other,
 		struct avp_ledger *others)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A lane whose owner lies: in each field of its header, of a slot, of an entry
- * of its ack ring. Every lie must be answered with AVP_POISONED and a reason, or
- * do no harm; ASan sees what reads too far.
+ * of its ack ring. Every lie must be answered with AVP_POISONED and a reason,
+ * or do no harm; ASan sees what reads too far.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -42,7 +42,7 @@ static void close_scene(struct scene *s)
 	avp_lane_fini(&s->own);
 }
 
-/* ---- the header ------------------------------------------------------------- */
+/* ---- the header --------------------------------------------------------- */
 
 struct lie {
 	const char *field;
@@ -199,7 +199,7 @@ static void not_a_lane(void)
 	close_scene(&s);
 }
 
-/* ---- slots -------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------- */
 
 static struct slot *slot_of(struct scene *s, uint64_t sequence)
 {
@@ -349,7 +349,7 @@ static void random_slots(void)
 	close_scene(&s);
 }
 
-/* ---- acknowledgements ----------------------------------------------------------- */
+/* ---- acknowledgements --------------------------------------------------- */
 
 static int ack_entry(uint64_t lap, uint64_t status, uint64_t sequence)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ledger: what was sent and what the peer may say of it. At the end a lane's
- * whole acknowledgement traffic, in random order, against a model.
+ * The ledger: what was sent and what the peer may say of it. At the end a
+ * lane's whole acknowledgement traffic, in random order, against a model.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +67,7 @@ static void close_ledger(struct avp_ledger *l)
 	avp_ledger_free(l);
 }
 
-/* ---- one by one ---------------------------------------------------------------- */
+/* ---- one by one --------------------------------------------------------- */
 
 static void in_order(void)
 {
@@ -148,7 +148,7 @@ static void arguments(void)
 	avp_ledger_free(NULL);
 }
 
-/* ---- lies ------------------------------------------------------------------------- */
+/* ---- lies --------------------------------------------------------------- */
 
 static void words_beyond_what_was_sent(void)
 {
@@ -214,7 +214,7 @@ static void entries_beyond_what_was_sent(void)
 	close_ledger(l);
 }
 
-/* ---- wraps and stragglers ----------------------------------------------------------- */
+/* ---- wraps and stragglers ----------------------------------------------- */
 
 /* Everything in order over the boundary, told by low words or entries. */
 static void over_boundary(uint64_t first)
@@ -307,7 +307,7 @@ static void window_of_stragglers(void)
 	close_ledger(l);
 }
 
-/* ---- what is left ----------------------------------------------------------------- */
+/* ---- what is left ------------------------------------------------------- */
 
 struct visited {
 	uint64_t last, count, settled, released, wrong;
@@ -325,7 +325,7 @@ static void visit(void *arg, uint64_t sequence, uint64_t cookie, bool settled,
 	v->released += released;
 }
 
-/* ---- plain messages ------------------------------------------------------------- */
+/* ---- plain messages ----------------------------------------------------- */
 
 static void plain_ones(void)
 {
@@ -420,7 +420,7 @@ static void drained_plain_ones(void)
 	close_ledger(l);
 }
 
-/* ---- the end of a link ---------------------------------------------------------------- */
+/* ---- the end of a link -------------------------------------------------- */
 
 static void drain(void)
 {
@@ -449,15 +449,15 @@ static void drain(void)
 	close_ledger(l);
 }
 
-/* ---- a lane's acknowledgements against a model ------------------------------------------ */
+/* ---- a lane's acknowledgements against a model -------------------------- */
 
 #define WINDOW 16
 
 /*
  * The sender's ledger and its reader, who holds what it likes and pays in any
- * order, as the layer above does: an entry for what is not at the head, then the
- * words. Between drains of the sender the ring must never hold more than it has
- * entries for.
+ * order, as the layer above does: an entry for what is not at the head, then
+ * the words. Between drains of the sender the ring must never hold more than
+ * it has entries for.
  */
 struct model {
 	struct avp_lane_tx tx, reader;

@@ -134,7 +134,7 @@ static void machine_memory(void)
 		  strstr(why.text, "memory."));
 }
 
-/* ---- cgroups -------------------------------------------------------------- */
+/* ---- cgroups ------------------------------------------------------------ */
 
 struct cgroup {
 	char dir[512];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The event loop: every test is run on each backend, which must behave alike.
- * Where io_uring is forbidden its tests are passed over with a line that says so.
+ * Where io_uring is forbidden its tests are passed over with a line that says
+ * so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -90,8 +91,8 @@ static double now(void)
 
 /*
  * A wait that must end by something ready. It may be interrupted: the kernel
- * has work for a thread some time after a ring was closed, which ends waits as a
- * signal does.
+ * has work for a thread some time after a ring was closed, which ends waits as
+ * a signal does.
  */
 static int run_until_called(void)
 {
@@ -122,7 +123,7 @@ static void with(const char *backend, void (*f)(void))
 	avp_loop_close(loop);
 }
 
-/* ---- waiting ------------------------------------------------------------------- */
+/* ---- waiting ------------------------------------------------------------ */
 
 static void nothing(void)
 {
@@ -264,7 +265,7 @@ static void child_ends(void)
 	close(gate[0]);
 }
 
-/* ---- callbacks that change what is watched ------------------------------------------ */
+/* ---- callbacks that change what is watched ------------------------------ */
 
 static void remove_victim(struct ear *ear)
 {
@@ -387,7 +388,7 @@ static void not_re_entrant(void)
 	close_ear(&ear);
 }
 
-/* ---- removing and closing --------------------------------------------------------------- */
+/* ---- removing and closing ----------------------------------------------- */
 
 /* Who closes a socket after removing it closes it: its peer reads the end. */
 static void removal_lets_go_of_the_file(void)
@@ -450,7 +451,7 @@ static void usage(void)
 	close_ear(&ear);
 }
 
-/* ---- many ---------------------------------------------------------------------------------- */
+/* ---- many --------------------------------------------------------------- */
 
 #define MANY 1000
 
@@ -549,7 +550,7 @@ static void many_wake_ups(void)
 	close_ear(&ear);
 }
 
-/* ---- signals, forks, threads ----------------------------------------------------------------- */
+/* ---- signals, forks, threads -------------------------------------------- */
 
 static void on_alarm(int sig)
 {
@@ -665,7 +666,7 @@ static void armed_by_a_busy_thread(void)
 	close_ear(&ear);
 }
 
-/* ---- the pollable fd ---------------------------------------------------------------------------- */
+/* ---- the pollable fd ---------------------------------------------------- */
 
 static int foreign;
 
@@ -784,7 +785,7 @@ static void foreign_sleep(void)
 	close(foreign);
 }
 
-/* ---- the choice ------------------------------------------------------------------------------------ */
+/* ---- the choice --------------------------------------------------------- */
 
 static void choice(void)
 {

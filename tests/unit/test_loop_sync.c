@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Files brought to the disk while a loop goes on. Passed over, with a line that
- * says so, where there is no io_uring; epoll has nothing of the kind, and says so
- * itself.
+ * says so, where there is no io_uring; epoll has nothing of the kind, and says
+ * so itself.
  */
 #include <fcntl.h>
 #include <poll.h>

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every allocation fails once, then all from each on, while agents are opened,
- * linked, send, die and are buried: each call says AVP_NO_MEMORY or does without,
- * and nothing is left when all is closed. Allocation is this file's: malloc() and
- * its like here come before the C library's, and ASan's, which they call.
+ * linked, send, die and are buried: each call says AVP_NO_MEMORY or does
+ * without, and nothing is left when all is closed. Allocation is this file's:
+ * malloc() and its like here come before the C library's, and ASan's, which
+ * they call.
  */
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ int posix_memalign(void **p, size_t align, size_t bytes);
 void free(void *p);
 #pragma GCC visibility pop
 
-/* ---- allocation ---------------------------------------------------------------- */
+/* ---- allocation --------------------------------------------------------- */
 
 static void *(*next_malloc)(size_t);
 static void *(*next_calloc)(size_t, size_t);
@@ -151,7 +152,7 @@ void free(void *p)
 	next_free(p);
 }
 
-/* ---- what is done --------------------------------------------------------------- */
+/* ---- what is done ------------------------------------------------------- */
 
 /* ASan's own strdup() and the like are not seen here; LeakSanitizer counts. */
 #ifdef __SANITIZE_ADDRESS__

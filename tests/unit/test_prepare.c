@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory that an arena makes ahead of need, in steps, and what comes between. */
+/* Memory that an arena makes ahead of need, in steps, and what comes
+ * between. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>

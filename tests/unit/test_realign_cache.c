@@ -98,7 +98,7 @@ static void there_and_back(void)
 	free(dir);
 }
 
-/* ---- killed writers ------------------------------------------------------- */
+/* ---- killed writers ----------------------------------------------------- */
 
 static int files_in(const char *dir)
 {
@@ -256,7 +256,7 @@ static void damage_is_refused(void)
 	free(path);
 }
 
-/* ---- pickles -------------------------------------------------------------- */
+/* ---- pickles ------------------------------------------------------------ */
 
 static int read_pickle(const uint8_t *bytes, size_t len,
 		       struct avp__pickled_matrix *m)

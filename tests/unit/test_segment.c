@@ -24,7 +24,6 @@
 
 #include "tests/harness.h"
 
-
 #define MIB   (UINT64_C(1) << 20)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
 
@@ -33,7 +32,7 @@ static bool wait_closed(void *fd)
 	return fcntl(*(int *)fd, F_GETFD) < 0;
 }
 
-/* ---- creation ------------------------------------------------------------- */
+/* ---- creation ----------------------------------------------------------- */
 
 static void create_small(void)
 {
@@ -163,7 +162,7 @@ static void create_refuses_arguments(void)
 	avp_segment_close(&s);
 }
 
-/* ---- what a peer cannot do ------------------------------------------------ */
+/* ---- what a peer cannot do ---------------------------------------------- */
 
 /* The number of the first thing that was possible, 0 if none was. */
 static int try_everything(void *arg)
@@ -242,7 +241,7 @@ static void owner_writes_peer_sees(void)
 	avp_segment_close(&peer);
 }
 
-/* ---- import --------------------------------------------------------------- */
+/* ---- import ------------------------------------------------------------- */
 
 /* Imports fd, which must be refused with code, a reason with word, and be
  * closed soon. */

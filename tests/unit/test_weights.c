@@ -218,7 +218,8 @@ static void lengths_of_headers(void)
 	write_file("s.safetensors", nearly, 0);
 	CU_ASSERT_EQUAL(code_of("s.safetensors", &why),
 			AVP_DESERIALIZATION_ERROR);
-	/* A header over the limit, in a file that is as large: mostly a hole. */
+	/* A header over the limit, in a file that is as large: mostly a
+	 * hole. */
 	write_file("s.safetensors", "\1\0\0\3\0\0\0\0", 8);
 	CU_ASSERT_EQUAL(truncate(path, (64 << 20)), 0);
 	CU_ASSERT_EQUAL(code_of("s.safetensors", &why), AVP_TOO_LARGE);
