@@ -1,7 +1,7 @@
 # libavp. `make help` lists the targets; README.md says what the folders are.
 #
 # CC, CFLAGS, LDFLAGS, PREFIX, DESTDIR and V=1 belong to the user. A variant
-# builds into its own directory: VARIANT=asan|tsan|fuzz.
+# builds into its own directory: VARIANT=asan|ubsan|tsan|fuzz.
 
 VERSION   := 0.1.0
 SOVERSION := 0
@@ -19,6 +19,7 @@ say        = $(if $(V),,@printf '  %-6s %s\n' '$(1)' '$(patsubst $(CURDIR)/%,%,$
 
 SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
             -fno-omit-frame-pointer
+SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=undefined
 SAN_tsan := -fsanitize=thread
 SAN_fuzz := -fsanitize=fuzzer-no-link,address,undefined \
             -fno-sanitize-recover=undefined
@@ -223,8 +224,9 @@ run-tests: all $(TESTS)
 run-stress: $(STRESS)
 	@tests/run $(B) $(STRESS)
 
+# ubsan without ASan, whose allocator aligns memory better than malloc() does.
 asan ubsan:
-	@$(MAKE) --no-print-directory VARIANT=asan CFLAGS='-O1 -g' run-tests
+	@$(MAKE) --no-print-directory VARIANT=$@ CFLAGS='-O1 -g' run-tests
 tsan:
 	@$(MAKE) --no-print-directory VARIANT=tsan CFLAGS='-O1 -g' run-stress
 

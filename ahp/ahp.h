@@ -441,8 +441,9 @@ int ahp_agent_keep_dlq(struct ahp_agent *agent, struct ahp_dlq *dlq,
 #define AHP_SLOT_BYTES 256
 
 /*
- * A received message. Caller's memory, of some 900 bytes; must not be moved
- * while it is in use, since members point into it.
+ * A received message. Caller's memory, of some 900 bytes at a multiple of 64
+ * (from aligned_alloc(), not malloc()); must not be moved while it is in
+ * use, since members point into it.
  *
  * A short body is a private copy within slot_, at any address: its numbers
  * have no alignment, nor those of a short frame; memcpy() them. A long one

@@ -25,6 +25,7 @@ struct ahp_inbox;
 
 #define AHP_INBOX_MAX 1024 /* messages that an inbox puts aside */
 
+/* AVP_NO_MEMORY. */
 int ahp_inbox_open(struct ahp_inbox **inbox, struct ahp_agent *agent,
 		   struct avp_reason *why);
 /* Releases, unanswered, what is still put aside. NULL is allowed. */
@@ -85,6 +86,7 @@ struct ahp_leader_options {
 	uint64_t reserved[4]; /* 0 */
 };
 
+/* options may be NULL. AVP_USAGE for options, AVP_NO_MEMORY. */
 int ahp_leader_open(struct ahp_leader **leader, struct ahp_agent *agent,
 		    const struct ahp_leader_options *options,
 		    struct avp_reason *why);

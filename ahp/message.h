@@ -130,6 +130,7 @@ struct ahp_envelope {
 	struct avp_str message_id;   /* data NULL: absent, left out */
 };
 
+/* From a parsed text. 0 or AVP_INVALID_MESSAGE. */
 int ahp_envelope_read(struct ahp_envelope *envelope,
 		      const struct avp_json *root, struct avp_reason *why);
 
@@ -227,6 +228,7 @@ struct ahp_error {
 	struct avp_str details_json;
 };
 
+/* 0 or AVP_INVALID_MESSAGE. */
 int ahp_error_read(struct ahp_error *error, const struct avp_json *root,
 		   struct avp_reason *why);
 /* A code that is none of the eight is written as UNKNOWN. */
@@ -387,6 +389,7 @@ struct ahp_session {
 	const struct ahp_session_agent *agents;
 };
 
+/* A default of 0 or less is taken as it is. AVP_NO_MEMORY. */
 int ahp_sessions_new(struct ahp_sessions **sessions, double default_ttl_s);
 void ahp_sessions_free(struct ahp_sessions *sessions);
 

@@ -91,6 +91,7 @@ struct avp_fallback {
 	double perplexity_score;
 };
 
+/* As avp_hello_read() and avp_hello_write(). */
 int avp_fallback_read(struct avp_fallback *fallback,
 		      const struct avp_json *root, struct avp_reason *why);
 int avp_fallback_write(struct avp_buf *buf,

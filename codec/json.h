@@ -73,6 +73,7 @@ int avp_json_parse(struct avp_json_doc **doc, const void *text, size_t len,
 /* Frees the document and all its values; NULL is allowed. */
 void avp_json_free(struct avp_json_doc *doc);
 
+/* The value that the whole text is. */
 const struct avp_json *avp_json_root(const struct avp_json_doc *doc);
 
 /*
@@ -193,6 +194,7 @@ struct avp_json_writer {
 	bool comma;
 };
 
+/* Begins a text in buf, which is borrowed until avp_json_finish(). */
 void avp_json_begin(struct avp_json_writer *w, struct avp_buf *buf,
 		    uint32_t style);
 

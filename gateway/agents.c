@@ -44,11 +44,12 @@ static void log_agent(void *arg, enum ahp_log_level level, int code,
 	static const enum gw_log_level levels[] = {GW_LOG_ERROR, GW_LOG_WARNING,
 						   GW_LOG_INFO};
 	struct gateway *gw = arg;
-	char shown[GW_SHOWN_BYTES];
+	char of[GW_SHOWN_BYTES], shown[GW_SHOWN_BYTES];
 
-	(void)task;
-	gw_log(&gw->log, levels[level], "agent", "id=%s code=%s text=%s", agent,
-	       avp_error_name(code), gw_shown(shown, avp_str_of(text)));
+	gw_log(&gw->log, levels[level], "agent",
+	       "id=%s code=%s task=%s text=%s", agent, avp_error_name(code),
+	       *task ? gw_shown(of, avp_str_of(task)) : "-",
+	       gw_shown(shown, avp_str_of(text)));
 }
 
 static void agent_ready(struct avp_watch *watch, uint32_t events)
@@ -166,6 +167,15 @@ static void dispatch(struct gateway *gw, struct gw_message *message)
 		refuse(gw, message);
 }
 
+/* Zeros. A message is at a multiple of 64, which malloc() does not promise. */
+static struct gw_message *new_message(void)
+{
+	struct gw_message *message =
+		aligned_alloc(_Alignof(struct gw_message), sizeof(*message));
+
+	return message ? memset(message, 0, sizeof(*message)) : NULL;
+}
+
 /* True: there may be more. */
 static bool take_messages(struct gateway *gw, struct gw_agent *a)
 {
@@ -173,7 +183,7 @@ static bool take_messages(struct gateway *gw, struct gw_agent *a)
 		struct gw_message *message = gw->spare;
 
 		if (!message)
-			message = gw->spare = calloc(1, sizeof(*message));
+			message = gw->spare = new_message();
 		if (!message || ahp_receive(a->agent, &message->m, 0))
 			return false;
 		gw->spare = NULL;

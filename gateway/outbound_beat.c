@@ -101,14 +101,10 @@ static bool is_busy(const struct out_request *r)
 	return r->status == 408 || r->status == 429 || r->status >= 500;
 }
 
-static void beat_done(struct out_request *r)
+/* What the answer to a HEARTBEAT tells of the remote agent, and of its server. */
+static void learn(struct out_remote *remote, const struct out_request *r)
 {
-	struct out_remote *remote = r->arg;
-
-	remote->beating = false;
-	if (r->code)
-		tell(remote);
-	else if (says(r, GW_OUTCOME_ALIVE))
+	if (says(r, GW_OUTCOME_ALIVE))
 		seen(remote, AHP_ALIVE);
 	else if (says(r, GW_OUTCOME_STUCK) || r->status == 504)
 		seen(remote, AHP_STUCK);
@@ -117,6 +113,15 @@ static void beat_done(struct out_request *r)
 		remote->is = remote->is ? AHP_DEAD : AHP_NEVER_SEEN;
 	else if (!is_busy(r))
 		remote->peer->deaf = true;
+}
+
+static void beat_done(struct out_request *r)
+{
+	struct out_remote *remote = r->arg;
+
+	remote->beating = false;
+	if (!r->code)
+		learn(remote, r);
 	tell(remote);
 }
 

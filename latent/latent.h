@@ -73,6 +73,7 @@ struct avp_tensor {
 int avp_tensor_init(struct avp_tensor *t, const void *data, uint32_t dtype,
 		    uint32_t rank, const uint64_t *shape);
 
+/* Elements, and the bytes that they take without gaps. */
 uint64_t avp_tensor_count(const struct avp_tensor *t);
 uint64_t avp_tensor_bytes(const struct avp_tensor *t);
 

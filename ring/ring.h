@@ -113,7 +113,8 @@ struct avp_slot_put {
 
 /*
  * A message as it was read: a private copy of its slot, checked, and pointers
- * into that copy. Caller's memory; must not be moved while the pointers live.
+ * into that copy. Caller's memory, at a multiple of 64; must not be moved while
+ * the pointers live.
  */
 struct avp_slot_view {
 	uint64_t sequence;

@@ -246,6 +246,7 @@ uint32_t avp_arena_trim(struct avp_arena *arena, uint64_t keep_bytes,
 /* Second half: unmaps and closes a retiring segment. AVP_USAGE if it is not. */
 int avp_arena_segment_drop(struct avp_arena *arena, uint32_t number);
 
+/* Fills *stats; walks the segments. */
 void avp_arena_stats(const struct avp_arena *arena,
 		     struct avp_arena_stats *stats);
 
@@ -309,6 +310,7 @@ struct avp_peer_id {
  */
 int avp_peer_open(struct avp_peer_id *peer, int sock, struct avp_reason *why);
 
+/* Closes the pidfd, if there is one. */
 void avp_peer_close(struct avp_peer_id *peer);
 
 /*
