@@ -169,7 +169,7 @@ static void recorded_texts(void)
 		for (const struct avp_json *c = vectors_first(sets[i].kind); c;
 		     c = avp_json_next(c), fed++)
 			feed_changed(case_str(c, sets[i].key));
-	CU_ASSERT(fed > 0);
+	CU_ASSERT(!vectors_are_ours() || fed > 0);
 }
 
 /* AHP's are recorded as values, not as texts. */
@@ -188,7 +188,7 @@ static void recorded_values(void)
 				write_value(&text, m, AVP_JSON_HTTP);
 				feed_changed(avp_buf_str(&text));
 			}
-	CU_ASSERT(text.len > 0);
+	CU_ASSERT(!vectors_are_ours() || text.len > 0);
 	avp_buf_fini(&text);
 }
 

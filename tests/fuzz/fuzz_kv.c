@@ -106,7 +106,7 @@ static void recorded_caches(void)
 			feed_variants(&in);
 			bytes_free(&in);
 		}
-	CU_ASSERT_EQUAL(fed, 52);
+	CU_ASSERT(!vectors_are_ours() || fed == 52);
 }
 
 int main(void)

@@ -75,9 +75,12 @@ static void feed_neighbours(uint8_t *data, size_t len, int step)
 static void what_torch_wrote(void)
 {
 	const struct avp_json *c = vectors_first("realign_cache");
-	struct bytes b = vectors_file(case_str(c, "file"));
 	struct avp__pickled_matrix m;
+	struct bytes b;
 
+	if (!vectors_are_ours())
+		return;
+	b = vectors_file(case_str(c, "file"));
 	CU_ASSERT_EQUAL_FATAL(avp__pickle_read(b.data + 64, 234, &m, NULL), 0);
 	feed_neighbours(b.data, b.len, 50);
 	feed_neighbours(b.data + 64, 234, 1);

@@ -75,7 +75,7 @@ static void messages(void)
 			CASE(c, same_text(&buf, m));
 			avp_buf_fini(&buf);
 		}
-	CU_ASSERT(done > 0);
+	CU_ASSERT(!vectors_are_ours() || done > 0);
 }
 
 static bool is_type(const struct avp_json *object, const char *key,
@@ -139,7 +139,7 @@ static bool same_envelope(const struct avp_json *c, struct ahp_envelope *e)
 
 static void from_dict(void)
 {
-	CU_ASSERT(vectors_count("ahp_from_dict") > 0);
+	VECTORS("ahp_from_dict", 20);
 	for (const struct avp_json *c = vectors_first("ahp_from_dict"); c;
 	     c = avp_json_next(c)) {
 		const struct avp_json *in = avp_json_get(c, "input");
@@ -239,7 +239,7 @@ static void payload_shapes(void)
 				CASE(c, same_json(&buf, p));
 			avp_buf_fini(&buf);
 		}
-	CU_ASSERT(done > 0);
+	CU_ASSERT(!vectors_are_ours() || done > 0);
 }
 
 static void token_payloads(void)
@@ -307,7 +307,7 @@ static void payload_defaults(void)
 
 static void errors(void)
 {
-	CU_ASSERT(vectors_count("ahp_error") > 0);
+	VECTORS("ahp_error", 9);
 	for (const struct avp_json *c = vectors_first("ahp_error"); c;
 	     c = avp_json_next(c)) {
 		const struct avp_json *dict = avp_json_get(c, "dict");

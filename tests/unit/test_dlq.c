@@ -241,7 +241,7 @@ static void recorded(void)
 			ahp_dlq_close(q);
 			done++;
 		}
-	CU_ASSERT(done > 0);
+	CU_ASSERT(!vectors_are_ours() || done > 0);
 }
 
 static void bodies_are_kept_once(void)

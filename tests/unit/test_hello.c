@@ -173,7 +173,7 @@ static const struct avp_json *root_of(const struct avp_json_doc *doc)
 
 static void hello_parse(void)
 {
-	CU_ASSERT(vectors_count("hello_parse") > 0);
+	VECTORS("hello_parse", 35);
 	for (const struct avp_json *c = vectors_first("hello_parse"); c;
 	     c = avp_json_next(c)) {
 		const struct avp_json *fields = avp_json_get(c, "fields");
@@ -194,7 +194,7 @@ static void hello_parse(void)
 
 static void hello_wire(void)
 {
-	CU_ASSERT(vectors_count("hello") > 0);
+	VECTORS("hello", 10);
 	for (const struct avp_json *c = vectors_first("hello"); c;
 	     c = avp_json_next(c)) {
 		struct avp_json_doc *doc = parse(case_str(c, "wire"));
@@ -212,7 +212,7 @@ static void hello_wire(void)
 
 static void text_message_parse(void)
 {
-	CU_ASSERT(vectors_count("json_message_parse") > 0);
+	VECTORS("json_message_parse", 17);
 	for (const struct avp_json *c = vectors_first("json_message_parse"); c;
 	     c = avp_json_next(c)) {
 		const struct avp_json *fields = avp_json_get(c, "fields");
@@ -240,7 +240,7 @@ static void text_message_parse(void)
 
 static void text_message_wire(void)
 {
-	CU_ASSERT(vectors_count("json_message") > 0);
+	VECTORS("json_message", 5);
 	for (const struct avp_json *c = vectors_first("json_message"); c;
 	     c = avp_json_next(c)) {
 		struct avp_json_doc *doc = parse(case_str(c, "wire"));
@@ -295,7 +295,7 @@ static void fallback_wire(const struct avp_json *c)
 
 static void fallback_request(void)
 {
-	CU_ASSERT(vectors_count("fallback_request") > 0);
+	VECTORS("fallback_request", 6);
 	for (const struct avp_json *c = vectors_first("fallback_request"); c;
 	     c = avp_json_next(c)) {
 		if (avp_json_get(c, "wire"))

@@ -13,7 +13,7 @@ static struct avp_reason why;
 
 static void recorded(void)
 {
-	CU_ASSERT(vectors_count("compact_instruction") > 0);
+	VECTORS("compact_instruction", 50);
 	for (const struct avp_json *c = vectors_first("compact_instruction"); c;
 	     c = avp_json_next(c)) {
 		struct bytes context =
@@ -127,7 +127,7 @@ static void task_payloads(void)
 		avp_buf_fini(&got);
 		avp_buf_fini(&text);
 	}
-	CU_ASSERT(done > 0);
+	CU_ASSERT(!vectors_are_ours() || done > 0);
 }
 
 static void task_payload_by_hand(void)

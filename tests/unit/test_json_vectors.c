@@ -47,7 +47,7 @@ static void model_hash_texts(void)
 		rewrite(c, text, AVP_JSON_CANONICAL, canonical);
 		CASE(c, case_is(c, "sha256", sum.text));
 	}
-	CU_ASSERT(done > 0);
+	CU_ASSERT(!vectors_are_ours() || done > 0);
 }
 
 /* Texts that the reference wrote come out as they went in. */
@@ -71,7 +71,7 @@ static void written_texts(void)
 			rewrite(c, text, AVP_JSON_PYTHON, text);
 			done++;
 		}
-	CU_ASSERT(done > 0);
+	CU_ASSERT(!vectors_are_ours() || done > 0);
 }
 
 /* What is not JSON at all is refused by the reader alone. */
