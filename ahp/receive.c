@@ -42,10 +42,26 @@ static const uint8_t *locate(struct ahp__link *link, uint32_t number,
 	return (const uint8_t *)segment->base + off;
 }
 
-/* The head of a long frame is not in its slot: it is copied before it is read. */
+/*
+ * The head of a long frame is not in its slot, or not all of it: it is copied
+ * before it is read. First the header, if the slot had none of that either, then
+ * all that this copy says; a copy that wants more by then is a lie.
+ */
 LANE_COLD static int read_long_head(struct ahp_message *m, uint64_t need,
 			  struct avp_reason *why)
 {
+	uint8_t header[AVP_FRAME_HEADER_BYTES];
+	uint64_t copied;
+	int error;
+
+	if (need == sizeof(header)) {
+		memcpy(header, m->body, sizeof(header));
+		error = avp_frame_decode_head(header, sizeof(header),
+					      m->body_bytes, &m->frame, &need,
+					      why);
+		if (error && error != AVP_AGAIN)
+			return error;
+	}
 	if (need > FRAME_HEAD_MAX)
 		return avp__fail(why, AVP_TOO_LARGE,
 				 "metadata of %llu bytes; %u are the limit "
@@ -56,9 +72,18 @@ LANE_COLD static int read_long_head(struct ahp_message *m, uint64_t need,
 	m->head_ = malloc(need);
 	if (!m->head_)
 		return avp__fail(why, AVP_NO_MEMORY, "no memory");
-	memcpy(m->head_, m->body, need);
-	return avp_frame_decode_head(m->head_, need, m->body_bytes, &m->frame,
-				     &need, why);
+	copied = need;
+	memcpy(m->head_, m->body, copied);
+	error = avp_frame_decode_head(m->head_, copied, m->body_bytes,
+				      &m->frame, &need, why);
+	if (error == AVP_AGAIN)
+		return avp__fail(why, AVP_INVALID_MESSAGE,
+				 "its metadata was %llu bytes, and is %llu now",
+				 (unsigned long long)copied -
+					 AVP_FRAME_HEADER_BYTES,
+				 (unsigned long long)need -
+					 AVP_FRAME_HEADER_BYTES);
+	return error;
 }
 
 /* Parses header and metadata from a private copy of the frame's first bytes. */
@@ -125,6 +150,7 @@ static inline void fill_message(struct ahp_message *m, struct ahp__link *link,
 	m->body_bytes = v->body_bytes;
 	m->link_ = link;
 	m->head_ = NULL;
+	m->held_ = 0;
 	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
 }
 
@@ -155,6 +181,7 @@ __attribute__((noinline)) static int hold(struct ahp__link *link, struct ahp_mes
 
 	if (error) {
 		free(m->head_);
+		m->head_ = NULL;
 		avp__fail(&why, AVP_POISONED, "more than %u messages held",
 			  link->rx.window);
 		ahp__link_poison_by(link, m->task_id, &why);
@@ -213,7 +240,6 @@ static inline void take_accepted(struct ahp__link *link, struct ahp_message *m,
 				 bool lent)
 {
 	m->sequence = link->rx.next++;
-	m->held_ = 0;
 	if (lent) {
 		m->held_ = ahp__acks_lent(link, m->sequence);
 		link->views++;
@@ -234,6 +260,7 @@ static inline void fill_source(struct ahp_message *m, struct ahp__link *link)
 	m->redelivered = false;
 	m->link_ = link;
 	m->head_ = NULL;
+	m->held_ = 0;
 	memcpy(m->epoch_, link->rx.epoch, sizeof(m->epoch_));
 }
 

@@ -165,6 +165,7 @@ int ahp__twins_take(struct ahp__link *link, struct ahp_message *m,
 	}
 	if (ahp__acks_take(link, m->sequence, accept, m->in_place, &m->held_)) {
 		free(m->head_);
+		m->head_ = NULL;
 		return poison(link, m);
 	}
 	if (m->held_)

@@ -456,6 +456,86 @@ static void restarts_in_one_turn(void)
 	close_pair();
 }
 
+static void make_frame(struct ahp_outgoing *out, struct avp_frame_template *t,
+		       const uint8_t *payload, uint32_t bytes)
+{
+	const struct avp_metadata metadata = {
+		.model_id = {"qwen2.5-0.5b", 12},
+		.hidden_dim = 896,
+	};
+
+	CU_ASSERT_EQUAL(avp_frame_template_init(t, &metadata, AVP_DIALECT_0_2,
+						NULL),
+			0);
+	*out = (struct ahp_outgoing){
+		.target = "b",
+		.method = AHP_RESULT,
+		.kind = AHP_FRAME,
+		.frame = t,
+		.body = payload,
+		.body_bytes = bytes,
+	};
+}
+
+static void takes_frames(bool again)
+{
+	uint8_t payload[300];
+	struct ahp_message m;
+
+	for (uint32_t n = 0; n < sizeof(payload); n += 3) {
+		CU_ASSERT_FATAL(next_message(&m));
+		CU_ASSERT_EQUAL(m.redelivered, again && !n);
+		CU_ASSERT_EQUAL_FATAL(m.frame.payload_bytes, n);
+		CU_ASSERT_EQUAL(m.frame.metadata.hidden_dim, 896);
+		pattern_fill(payload, n, n);
+		CU_ASSERT(!memcmp(m.frame.payload, payload, n));
+		accept_it(&m);
+	}
+}
+
+/*
+ * Frames of every length around what a slot holds, sent again or while nobody was
+ * there: what takes the short form at first is then in the long one, or lent.
+ */
+static void frames_come_again(void)
+{
+	struct avp_frame_template template;
+	struct ahp_outgoing out;
+	uint8_t payload[300];
+	struct grave grave = {0};
+
+	for (int absent = 0; absent < 2; absent++) {
+		struct ahp_agent_options more = reliable;
+
+		more.window = 128;
+		more.max_retries = 1;
+		a = agent_open("a", &more);
+		b = NULL;
+		ahp_agent_bury(a, bury, &grave);
+		if (!absent) {
+			more = careful;
+			more.window = 128;
+			b = agent_open("b", &more);
+			agents_link(a, b);
+		}
+		for (uint32_t n = 0; n < sizeof(payload); n += 3) {
+			pattern_fill(payload, n, n);
+			make_frame(&out, &template, payload, n);
+			CU_ASSERT_EQUAL(ahp_send(a, &out, 0, NULL, NULL), 0);
+		}
+		if (!absent) { /* it has them, and ends */
+			ahp_agent_close(b);
+			ahp_agent_run(a, 0);
+			ahp_agent_run(a, 0);
+		}
+		b = agent_open("b", &careful);
+		takes_frames(!absent);
+		CU_ASSERT_EQUAL(agent_stats(b).rejected, 0);
+		close_pair();
+	}
+	CU_ASSERT_EQUAL(grave.count, 0);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -471,6 +551,7 @@ int main(void)
 		TEST(twins),
 		TEST(closed_while_waiting),
 		TEST(restarts_in_one_turn),
+		TEST(frames_come_again),
 		{0},
 	};
 
