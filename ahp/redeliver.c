@@ -168,7 +168,6 @@ int ahp__retry_deliver(struct ahp__link *link, struct parcel *p)
 		       flags | (uint64_t)p->number << COOKIE_PARCEL_SHIFT |
 			       COOKIE_RELIABLE,
 		       v.in_arena);
-	link->unflushed = 0;
 	ahp__acks_room(link);
 	agent->stats.in_flight++;
 	agent->stats.sent++;

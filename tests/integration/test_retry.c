@@ -536,6 +536,30 @@ static void frames_come_again(void)
 	CU_ASSERT_EQUAL(grave.count, 0);
 }
 
+/*
+ * A message that is sent again carries acknowledgements in its slot, which a peer
+ * that does nothing but send never reads: the ack line tells it all the same.
+ */
+static void acks_beside_a_retry(void)
+{
+	struct ahp_receipt first, second;
+	struct ahp_message m;
+
+	open_pair(&reliable);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "again", &first), 0);
+	CU_ASSERT_FATAL(next_message(&m));
+	reject_it(&m);
+	CU_ASSERT_EQUAL(agent_say(b, "a", "x", &second), 0);
+	CU_ASSERT(agent_hears(a, "x"));
+	while (!agent_stats(a).retried)
+		ahp__agent_turn(a, 0);
+	ahp_agent_run(a, 0);
+	CU_ASSERT_EQUAL(ahp_status(b, &second), 0);
+	CU_ASSERT_FATAL(next_message(&m));
+	accept_it(&m);
+	close_pair();
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -552,6 +576,7 @@ int main(void)
 		TEST(closed_while_waiting),
 		TEST(restarts_in_one_turn),
 		TEST(frames_come_again),
+		TEST(acks_beside_a_retry),
 		{0},
 	};
 
