@@ -95,6 +95,7 @@ static void do_chores(struct ahp_agent *agent)
 {
 	int64_t now_ns = ahp__now_ns();
 
+	ahp__settle_all(agent); /* a watch's callback may release bodies */
 	for (uint32_t i = agent->links; agent->links > agent->ups && i-- > 0;)
 		if (i < agent->links)
 			ahp__link_age(agent->link[i], now_ns);

@@ -159,6 +159,39 @@ static void calls_from_within(void)
 	close_guest(&guest);
 }
 
+/* Once it is released, looks whether b has heard; a is in ahp_receive(). */
+static void release_and_look(struct guest *guest)
+{
+	if (guest->calls == 1)
+		ahp_release(a, guest->message);
+	ahp_agent_run(b, 0);
+	if (agent_stats(b).bytes_lent && guest->calls < 1000)
+		ring_guest(guest);
+	else
+		CU_ASSERT_EQUAL(agent_say(b, "a", "done", NULL), 0);
+}
+
+/* Its sender may wait for the memory, and must not wait for our next message. */
+static void released_from_within(void)
+{
+	for (int wait = AHP_WAIT_ADAPTIVE; wait <= AHP_WAIT_BLOCK; wait++) {
+		struct ahp_message m, done;
+		struct guest guest;
+
+		open_guest(&guest, (enum ahp_wait)wait);
+		CU_ASSERT_EQUAL(agent_lend(b, "a", 5000, 3, NULL), 0);
+		CU_ASSERT_EQUAL_FATAL(ahp_receive(a, &m, 0), 0);
+		guest.then = release_and_look;
+		guest.message = &m;
+		ring_guest(&guest);
+		CU_ASSERT_EQUAL_FATAL(ahp_receive(a, &done, AHP_FOREVER), 0);
+		CU_ASSERT(guest.calls < 1000);
+		CU_ASSERT_EQUAL(agent_stats(b).bytes_lent, 0);
+		ahp_release(a, &done);
+		close_guest(&guest);
+	}
+}
+
 /* An acknowledgement that was asked about ends it, as a message does. */
 static void events_end_it(void)
 {
@@ -235,9 +268,13 @@ static void events_wake(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(ends_the_wait),	 TEST(own_calls_do_not),
-		TEST(calls_from_within), TEST(events_end_it),
-		TEST(events_wake),	 {0},
+		TEST(ends_the_wait),
+		TEST(own_calls_do_not),
+		TEST(calls_from_within),
+		TEST(released_from_within),
+		TEST(events_end_it),
+		TEST(events_wake),
+		{0},
 	};
 
 	agents_begin();
