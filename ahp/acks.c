@@ -50,7 +50,7 @@ void ahp__acks_room(struct ahp__link *link)
 	uint64_t room = 0, next = link->tx.next, oldest = link->tx.consumed;
 	const struct avp_ledger *l = link->ledger;
 
-	if (link->state == LINK_UP && !link->keeps_out && l) {
+	if (link->state == LINK_UP && !link->keeps_out && !link->queued && l) {
 		/* Slots of reliable messages are kept until these are settled:
 		 * ahp__retry_before(). */
 		if (link->deadline_ms && l->accepted < oldest)

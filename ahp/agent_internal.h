@@ -123,6 +123,7 @@ struct ahp__link {
 	uint32_t number;
 	enum ahp__link_state state;
 	uint8_t keeps_out; /* frames that its peer could not use */
+	bool queued; /* messages wait to be sent again: they go first */
 	bool ours;	   /* we connected */
 	bool sock_watched, pid_watched, tx_made, rx_made;
 	int sock;
@@ -163,7 +164,7 @@ struct ahp__link {
 	struct avp_ledger *ledger;
 	/* Plain messages that may be sent before anything is looked at: at most
 	 * as many as there is room for; 0 when the link is not up, or keeps
-	 * something out. */
+	 * something out, or when others go first. */
 	uint32_t plain_room;
 	uint32_t
 		*deadline_ms; /* [slots] of reliable messages; NULL: none yet */

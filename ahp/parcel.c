@@ -310,6 +310,10 @@ void ahp__parcel_enqueue(struct ahp__retry *r, struct parcel *p)
 		peer->retry_first = p->number;
 	peer->retry_last = p->number;
 	r->queued++;
+	if (peer->link) {
+		peer->link->queued = true;
+		peer->link->plain_room = 0;
+	}
 }
 
 void ahp__parcel_dequeue(struct ahp__retry *r, struct parcel *p)

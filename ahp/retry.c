@@ -464,13 +464,15 @@ static void flush(struct ahp__retry *r, struct ahp__peer *peer)
 		int error = ahp__retry_deliver(peer->link, p);
 
 		if (error && error != AVP_SHAPE_MISMATCH)
-			return;
+			break;
 		ahp__parcel_dequeue(r, p);
 		ahp__parcel_pull(r, p);
 		p->state = PARCEL_SENT;
 		if (error) /* it was posted before the peer's model was known */
 			finish(r, p, error);
 	}
+	if (peer->link)
+		peer->link->queued = peer->retry_first != 0;
 }
 
 static void look_for(struct ahp__retry *r, struct ahp__peer *peer,

@@ -64,10 +64,18 @@ static bool has_room(const struct ahp__link *link, uint64_t lent_bytes)
 		link->lent_bytes + lent_bytes <= link->lent_max);
 }
 
+/* The same, after what waits to be sent again: a stream must not starve it. */
+static bool has_room_now(struct ahp__link *link, uint64_t lent_bytes)
+{
+	if (LANE_UNLIKELY(link->queued))
+		ahp__retry_link_up(link); /* may poison it */
+	return has_room(link, lent_bytes) && link->state == LINK_UP;
+}
+
 bool ahp__link_room_came(struct ahp__link *link)
 {
 	return link->state == LINK_UP && ahp__acks_read(link) &&
-	       has_room(link, link->room_bytes);
+	       has_room_now(link, link->room_bytes);
 }
 
 struct room_wait {
@@ -82,7 +90,7 @@ static bool room_decided(void *arg)
 	struct ahp__link *link = wait->peer->link;
 
 	return !link || link->state != LINK_UP || !ahp__acks_read(link) ||
-	       has_room(link, wait->lent_bytes);
+	       has_room_now(link, wait->lent_bytes);
 }
 
 LANE_COLD static int no_room(const struct ahp__link *link, struct avp_reason *why)
@@ -567,7 +575,7 @@ static __attribute__((noinline)) int send_any(struct ahp_agent *agent,
 	}
 	in_slot = fits_slot(m);
 	lent_bytes = in_slot ? 0 : lent_by(agent, m);
-	if (LANE_UNLIKELY(!has_room(link, lent_bytes))) {
+	if (LANE_UNLIKELY(!has_room_now(link, lent_bytes))) {
 		error = wait_for_room(agent, &link, lent_bytes, timeout_ns,
 				      why);
 		if (error)

@@ -560,6 +560,42 @@ static void acks_beside_a_retry(void)
 	close_pair();
 }
 
+static int say_number(uint32_t n)
+{
+	const struct ahp_outgoing out = {.target = "b",
+					 .method = AHP_TASK,
+					 .body = &n,
+					 .body_bytes = sizeof(n)};
+
+	return ahp_send(a, &out, 0, NULL, NULL);
+}
+
+/* More than fit at once wait for it: what is sent now comes after all of them. */
+static void waiting_go_first(void)
+{
+	uint32_t sent = 0, next = 0;
+	struct ahp_message m;
+
+	a = agent_open("a", &reliable);
+	while (sent < 4 * WINDOW) {
+		CU_ASSERT_EQUAL(say_number(sent), 0);
+		sent++;
+	}
+	b = agent_open("b", &careful);
+	while (next < 8 * WINDOW) {
+		uint32_t n = 0;
+
+		CU_ASSERT_FATAL(next_message(&m));
+		memcpy(&n, m.body, sizeof(n));
+		CU_ASSERT_EQUAL_FATAL(n, next);
+		next++;
+		accept_it(&m);
+		if (sent < 8 * WINDOW)
+			sent += !say_number(sent);
+	}
+	close_pair();
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -577,6 +613,7 @@ int main(void)
 		TEST(restarts_in_one_turn),
 		TEST(frames_come_again),
 		TEST(acks_beside_a_retry),
+		TEST(waiting_go_first),
 		{0},
 	};
 
