@@ -235,12 +235,12 @@ tsan:
 FUZZ_SECONDS ?= 60
 FUZZERS      := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 ifeq ($(VARIANT),fuzz)
-$(FUZZERS): $(B)/%: tests/%.c $(if $(BLAS_SRC),$(B)/libavp-latent.a) \
-                $(B)/libavp.a
+$(FUZZERS): $(B)/%: tests/%.c $(HARNESS) \
+                $(if $(BLAS_SRC),$(B)/libavp-latent.a) $(B)/libavp.a
 	@mkdir -p $(@D)/$(*F).corpus
 	$(call say,FUZZ)
 	$(Q)$(CC) $(CPPFLAGS_) $(CFLAGS_) -DAVP_FUZZING -fsanitize=fuzzer \
-	        -MMD -MP -o $@ $(filter %.c %.a,$^) $(LDLIBS_)
+	        -MMD -MP -o $@ $(filter %.c %.o %.a,$^) -lcunit $(LDLIBS_)
 run-fuzz: $(FUZZERS)
 	@set -e; for f in $(FUZZERS); do echo "== $$f"; \
 	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \

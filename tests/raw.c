@@ -57,6 +57,8 @@ int raw_hear(struct raw *raw, union wire_message *m)
 	int error = avp_fd_receive(raw->sock, m, sizeof(*m), &bytes, fds, 4, &n,
 				   NULL);
 
+	if (n == 2 && !raw->lane) /* the page, the lane */
+		raw->lane = dup(fds[1]);
 	for (unsigned i = 0; i < n; i++)
 		close(fds[i]);
 	if (error)
@@ -102,14 +104,20 @@ static void make_page(struct avp_segment *segment)
 
 void raw_up(struct raw *raw, struct ahp_agent *victim, const char *id)
 {
+	raw_up_with(raw, victim, id, NULL);
+}
+
+void raw_up_with(struct raw *raw, struct ahp_agent *victim, const char *id,
+		 const struct avp_lane_options *options)
+{
 	struct ahp_stats stats = agent_stats(victim);
 
 	raw_greet(raw, victim, id);
 	make_page(&raw->page);
-	CHECK(!avp_lane_init(&raw->tx, NULL, NULL));
+	CHECK(!avp_lane_init(&raw->tx, options, NULL));
 	avp_lane_ack_below(&raw->tx, 1, 1, 1);
 	avp_lane_ack_flush(&raw->tx);
-	raw->next = 1;
+	raw->next = raw->tx.next;
 	raw_share(raw, victim, dup(raw->page.fd), dup(raw->tx.segment.fd));
 	CHECK(agent_stats(victim).links == stats.links + 1);
 }
@@ -175,6 +183,9 @@ void raw_close(struct raw *raw)
 {
 	if (raw->sock >= 0)
 		close(raw->sock);
+	if (raw->lane)
+		close(raw->lane);
+	raw->lane = 0;
 	raw->sock = -1;
 	avp_segment_close(&raw->page);
 	avp_segment_close(&raw->segment);

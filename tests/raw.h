@@ -19,6 +19,7 @@ struct raw {
 	struct avp_segment page, segment;
 	struct avp_lane_tx tx; /* ours, made by the library, then lied in */
 	uint64_t next;	       /* sequence of our next slot */
+	int lane;	       /* the agent's, as it was shared; 0: it was not */
 };
 
 /* Connects to an agent of this process: it has not looked yet. */
@@ -32,6 +33,9 @@ int raw_hear(struct raw *raw, union wire_message *m);
 /* Everything up to a link that is up, or up to what comes before our fds. */
 void raw_greet(struct raw *raw, struct ahp_agent *victim, const char *id);
 void raw_up(struct raw *raw, struct ahp_agent *victim, const char *id);
+/* With a lane such as options say. */
+void raw_up_with(struct raw *raw, struct ahp_agent *victim, const char *id,
+		 const struct avp_lane_options *options);
 /* Makes and passes an arena segment as number. */
 void raw_segment(struct raw *raw, uint32_t number, uint64_t bytes);
 /* Says SHARE with these fds, which it closes; runs the victim. */

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reliable messages of every form, while their reader is killed at any moment, and
- * another takes its name: none is lost, the order is kept, and what comes a second
- * time and may have been worked on says so.
+ * Reliable messages of every form, while their reader is killed at any moment,
+ * and another takes its name: none is lost, and the order is kept.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -38,7 +37,7 @@ static uint64_t length_of(uint32_t n)
 	return sizeof(n) + (r % 6 ? r / 8 % 150 : r / 8 % (MOST - 8));
 }
 
-/* ---- a reader --------------------------------------------------------------- */
+/* ---- a reader ----------------------------------------------------------- */
 
 static void check(const struct ahp_message *m, uint32_t *next)
 {
@@ -89,7 +88,7 @@ static void reader(void *arg)
 	ahp_agent_close(agent);
 }
 
-/* ---- the sender ------------------------------------------------------------- */
+/* ---- the sender --------------------------------------------------------- */
 
 static int bury(void *arg, const struct ahp_dead_letter *letter)
 {
