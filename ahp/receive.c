@@ -48,7 +48,7 @@ static const uint8_t *locate(struct ahp__link *link, uint32_t number,
  * all that this copy says; a copy that wants more by then is a lie.
  */
 LANE_COLD static int read_long_head(struct ahp_message *m, uint64_t need,
-			  struct avp_reason *why)
+				    struct avp_reason *why)
 {
 	uint8_t header[AVP_FRAME_HEADER_BYTES];
 	uint64_t copied;

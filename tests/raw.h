@@ -19,7 +19,7 @@ struct raw {
 	struct avp_segment page, segment;
 	struct avp_lane_tx tx; /* ours, made by the library, then lied in */
 	uint64_t next;	       /* sequence of our next slot */
-	int lane;	       /* the agent's, as it was shared; 0: it was not */
+	int lane; /* the agent's, as it was shared; 0: it was not */
 };
 
 /* Connects to an agent of this process: it has not looked yet. */

@@ -464,9 +464,9 @@ static void make_frame(struct ahp_outgoing *out, struct avp_frame_template *t,
 		.hidden_dim = 896,
 	};
 
-	CU_ASSERT_EQUAL(avp_frame_template_init(t, &metadata, AVP_DIALECT_0_2,
-						NULL),
-			0);
+	CU_ASSERT_EQUAL(
+		avp_frame_template_init(t, &metadata, AVP_DIALECT_0_2, NULL),
+		0);
 	*out = (struct ahp_outgoing){
 		.target = "b",
 		.method = AHP_RESULT,
@@ -599,22 +599,14 @@ static void waiting_go_first(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(backoff_grows),
-		TEST(rejected_comes_again),
-		TEST(bodies_stay),
-		TEST(dead_after_retries),
-		TEST(straggler_rejected),
-		TEST(reader_restarts),
-		TEST(absent_until_deadline),
-		TEST(expired_in_the_ring),
-		TEST(plain_is_told),
-		TEST(twins),
-		TEST(closed_while_waiting),
-		TEST(restarts_in_one_turn),
-		TEST(frames_come_again),
-		TEST(acks_beside_a_retry),
-		TEST(waiting_go_first),
-		{0},
+		TEST(backoff_grows),	     TEST(rejected_comes_again),
+		TEST(bodies_stay),	     TEST(dead_after_retries),
+		TEST(straggler_rejected),    TEST(reader_restarts),
+		TEST(absent_until_deadline), TEST(expired_in_the_ring),
+		TEST(plain_is_told),	     TEST(twins),
+		TEST(closed_while_waiting),  TEST(restarts_in_one_turn),
+		TEST(frames_come_again),     TEST(acks_beside_a_retry),
+		TEST(waiting_go_first),	     {0},
 	};
 
 	agents_begin();
