@@ -221,6 +221,8 @@ struct ahp_agent {
 	struct page_map *page;
 	int page_file;
 	int64_t page_written_ns, beat_ns;
+	int64_t alive_ns; /* the last beat that counts */
+	bool silent;	  /* ahp_agent_set_beating() */
 	uint64_t page_stats[sizeof(struct ahp_stats) / 8]; /* as written */
 	uint32_t page_shows; /* that may be made before the next beat */
 

@@ -250,6 +250,14 @@ int ahp_peer_mode(const struct ahp_agent *agent, uint32_t peer,
 enum ahp_liveness ahp_liveness(struct ahp_agent *agent, const char *id,
 			       int64_t timeout_ns);
 
+/*
+ * For an agent that stands for another, as a gateway's for a remote one: false, and
+ * its heart does not beat until this is called with true. ahp_liveness() then tells
+ * its peers that it is stuck, and observers hear so after a minute. Nothing else
+ * changes. Agents begin with true.
+ */
+void ahp_agent_set_beating(struct ahp_agent *agent, bool beating);
+
 /* ---- sending ------------------------------------------------------------ */
 
 /*

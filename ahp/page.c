@@ -64,7 +64,7 @@ static void write_record(struct ahp_agent *agent, int64_t now_ns)
 		/* relaxed: only this process writes it */
 		.heartbeat = atomic_load_explicit(&agent->page->heartbeat,
 						  memory_order_relaxed),
-		.beat_ns = now_ns,
+		.beat_ns = agent->alive_ns,
 	};
 
 	fill_stats(agent, r.stats);
@@ -104,13 +104,22 @@ void ahp__page_beat(struct ahp_agent *agent, int64_t now_ns)
 		return;
 	agent->beat_ns = now_ns;
 	agent->page_shows = SHOWS;
-	/* relaxed: a counter that observers compare with itself */
-	beat = atomic_load_explicit(&agent->page->heartbeat,
-				    memory_order_relaxed);
-	atomic_store_explicit(&agent->page->heartbeat, beat + 1,
-			      memory_order_relaxed);
+	if (!agent->silent) {
+		agent->alive_ns = now_ns;
+		/* relaxed: a counter that observers compare with itself */
+		beat = atomic_load_explicit(&agent->page->heartbeat,
+					    memory_order_relaxed);
+		atomic_store_explicit(&agent->page->heartbeat, beat + 1,
+				      memory_order_relaxed);
+	}
 	if (agent->page_file >= 0 && is_news(agent, now_ns))
 		write_record(agent, now_ns);
+}
+
+void ahp_agent_set_beating(struct ahp_agent *agent, bool beating)
+{
+	AHP_ENTER(agent);
+	agent->silent = !beating;
 }
 
 void ahp__page_show(struct ahp_agent *agent)

@@ -27,10 +27,12 @@ static void open_proxy(struct out_remote *remote,
 	int err = gw_agent_open(gw, remote->id, identity, remote,
 				&remote->agent, &why);
 
-	if (!err && gw->dlq)
-		ahp_agent_keep_dlq(remote->agent->agent, gw->dlq, NULL);
-	if (!err)
+	if (!err) {
+		if (gw->dlq)
+			ahp_agent_keep_dlq(remote->agent->agent, gw->dlq, NULL);
+		out_remote_beats(remote);
 		return;
+	}
 	gw_log(&gw->log, GW_LOG_ERROR, "proxy", "agent=%s code=%s reason=%s",
 	       remote->id, avp_error_name(err),
 	       gw_shown(shown, avp_str_of(why.text)));

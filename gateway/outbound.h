@@ -268,6 +268,8 @@ void out_beat_open(struct out_peer *peer);
 void out_beat_close(struct out_peer *peer);
 /* Something came from it: it lives. */
 void out_remote_heard(struct out_remote *remote);
+/* Lets its agent's heart beat, or not, as was told last. */
+void out_remote_beats(struct out_remote *remote);
 /* The peer has answered a request, or (code not 0) has not. */
 void out_beat_answered(struct out_peer *peer, const struct out_request *r);
 enum ahp_liveness out_remote_state(const struct out_remote *remote);

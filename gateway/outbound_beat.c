@@ -33,6 +33,14 @@ enum ahp_liveness out_remote_state(const struct out_remote *remote)
 	return by_clock > remote->is ? by_clock : remote->is;
 }
 
+void out_remote_beats(struct out_remote *remote)
+{
+	if (remote->agent)
+		ahp_agent_set_beating(remote->agent->agent,
+				      remote->told != AHP_STUCK &&
+					      remote->told != AHP_DEAD);
+}
+
 static void tell(struct out_remote *remote)
 {
 	enum ahp_liveness state = out_remote_state(remote);
@@ -45,6 +53,7 @@ static void tell(struct out_remote *remote)
 	       out_state_name(state), out_state_name(remote->told),
 	       remote->peer->conf->url.text);
 	remote->told = state;
+	out_remote_beats(remote);
 }
 
 /* That there is no memory to remember it makes it older, and not younger. */

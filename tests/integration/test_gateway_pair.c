@@ -589,6 +589,19 @@ static bool becomes(struct world *w, unsigned port, const char *state)
 	return true;
 }
 
+/* What the planner is told of it, as of any agent of its host. */
+static bool looks(struct world *w, enum ahp_liveness state)
+{
+	double until = now_s() + PATIENCE_S;
+
+	while (ahp_liveness(w->planner, "solver", SECOND_NS / 2) != state) {
+		if (now_s() > until)
+			return false;
+		turn(w);
+	}
+	return true;
+}
+
 /* What becomes of the solver, and what the gateway here says of it. */
 static void heartbeats(void)
 {
@@ -613,13 +626,17 @@ static void heartbeats(void)
 	CU_ASSERT(is_now(port, "never_seen"));
 	CU_ASSERT(waits_for(&w, "here", "state=alive was=never_seen"));
 	CU_ASSERT(becomes(&w, port, "alive"));
+	CU_ASSERT(links(&w, "solver"));
+	CU_ASSERT(looks(&w, AHP_ALIVE));
 	/* It computes, and is not to be heard. */
 	solver = w.solver;
 	w.solver = NULL;
 	CU_ASSERT(waits_for(&w, "here", "state=stuck was=alive"));
 	CU_ASSERT(becomes(&w, port, "stuck"));
+	CU_ASSERT(looks(&w, AHP_STUCK));
 	w.solver = solver;
 	CU_ASSERT(waits_for(&w, "here", "state=alive was=stuck"));
+	CU_ASSERT(looks(&w, AHP_ALIVE));
 	/* Its gateway is killed; it ends; its gateway is back, and so is it. */
 	child_kill(w.there);
 	CU_ASSERT(waits_for(&w, "here", "state=dead"));
