@@ -502,6 +502,7 @@ struct ahp_message {
  * looked at. So is, not logged but counted, a message with an id (message_id,
  * or sent again) that was accepted before: it is accepted again; of one that
  * is still worked on, the answer waits for that of the first, and is the same.
+ * With a time-out of 0 it passes over 1,024 and then says AVP_TIMEOUT too.
  */
 int ahp_receive(struct ahp_agent *agent, struct ahp_message *message,
 		int64_t timeout_ns);

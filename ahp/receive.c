@@ -8,6 +8,7 @@
 #include "ring/lane_inline.h"
 
 #define TURN_EVERY  256 /* messages between two looks at the sockets */
+#define PASSED_MOST 1024 /* by who never waits: what a usual link holds */
 #define FIRST_SPINS 64	/* an answer that is under way comes within these */
 
 static_assert(SLOT_BYTES <= AHP_SLOT_BYTES, "a message holds its slot");
@@ -598,7 +599,7 @@ __attribute__((noinline)) static int wait_and_take(struct ahp_agent *agent,
 			end_ns = end_of(left);
 		} else if (timed)
 			left = end_ns - ahp__now_ns();
-		if (left < 0 || (!timeout_ns && refused > BURST_MESSAGES))
+		if (left < 0 || (!timeout_ns && refused > PASSED_MOST))
 			return AVP_TIMEOUT;
 		error = ahp__agent_wait(agent, left, NEWS_MESSAGES,
 					take_ready, agent);

@@ -437,6 +437,31 @@ static void receive(void)
 	}
 }
 
+/* However many are passed over, what lies behind them is there now. */
+static void behind_duplicates(void)
+{
+	struct ahp_agent *from = agent_open("from", NULL);
+	struct ahp_agent *head = agent_open("head", NULL);
+	uint8_t id[16] = {1};
+	struct ahp_outgoing out = {
+		.target = "head", .method = AHP_TASK, .message_id = id};
+	struct ahp_message m;
+
+	agents_link(from, head);
+	for (int i = 0; i < 200; i++)
+		CU_ASSERT_EQUAL(ahp_send(from, &out, 0, NULL, NULL), 0);
+	id[0] = 2;
+	CU_ASSERT_EQUAL(ahp_send(from, &out, 0, NULL, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		CU_ASSERT_EQUAL_FATAL(ahp_receive(head, &m, 0), 0);
+		ahp_release(head, &m);
+	}
+	CU_ASSERT_EQUAL(ahp_receive(head, &m, 0), AVP_TIMEOUT);
+	CU_ASSERT_EQUAL(agent_stats(head).duplicates, 199);
+	ahp_agent_close(head);
+	ahp_agent_close(from);
+}
+
 /* Recorded: what is no TASK is lost. Ours: it waits in the inbox. */
 static void wait_for_task(void)
 {
@@ -564,6 +589,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(sequences),
 		TEST(receive),
+		TEST(behind_duplicates),
 		TEST(wait_for_task),
 		TEST(liveness),
 		TEST(usual_times),
