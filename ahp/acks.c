@@ -68,6 +68,8 @@ bool ahp__acks_enter(struct ahp__link *link)
 	if (!link->heard)
 		return true;
 	link->heard = false;
+	if (!link->ledger)
+		return true; /* it has hung up, and that was entered then */
 	if (!drain_ring(link))
 		return false;
 	if (avp_ledger_acks_low(link->ledger, link->heard_accepted,

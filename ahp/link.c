@@ -338,6 +338,8 @@ void ahp__link_hang_up(struct ahp__link *link)
 		link->state = LINK_DRAINING;
 		link->agent->draining++;
 		link->plain_room = 0;
+		/* Now: what is sent from here on comes after what was lost. */
+		settle_accounts(link);
 	} else {
 		ahp__link_finish(link);
 	}

@@ -560,6 +560,35 @@ static void acks_beside_a_retry(void)
 	close_pair();
 }
 
+/*
+ * Its reader has ended, and something of that is not read yet: what was with it
+ * waits for the next one all the same, and goes first.
+ */
+static void ended_with_words_unread(void)
+{
+	struct ahp_message m;
+
+	open_pair(&reliable);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "0", NULL), 0);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "1", NULL), 0);
+	CU_ASSERT_FATAL(next_message(&m));
+	CU_ASSERT_EQUAL(agent_say(b, "a", "last words", NULL), 0);
+	ahp_agent_close(b);
+	ahp_agent_run(a, 0);
+	ahp_agent_run(a, 0);
+	CU_ASSERT_EQUAL(agent_stats(a).in_flight, 0);
+	CU_ASSERT_EQUAL(agent_say(a, "b", "2", NULL), 0);
+	CU_ASSERT_EQUAL(agent_stats(a).waiting, 3);
+	CU_ASSERT(agent_hears(a, "last words"));
+	b = agent_open("b", &careful);
+	for (char text[] = "0"; *text < '3'; ++*text) {
+		CU_ASSERT_FATAL(next_message(&m));
+		CU_ASSERT(is(&m, text));
+		accept_it(&m);
+	}
+	close_pair();
+}
+
 static int say_number(uint32_t n)
 {
 	const struct ahp_outgoing out = {.target = "b",
@@ -599,14 +628,23 @@ static void waiting_go_first(void)
 int main(void)
 {
 	static const struct test tests[] = {
-		TEST(backoff_grows),	     TEST(rejected_comes_again),
-		TEST(bodies_stay),	     TEST(dead_after_retries),
-		TEST(straggler_rejected),    TEST(reader_restarts),
-		TEST(absent_until_deadline), TEST(expired_in_the_ring),
-		TEST(plain_is_told),	     TEST(twins),
-		TEST(closed_while_waiting),  TEST(restarts_in_one_turn),
-		TEST(frames_come_again),     TEST(acks_beside_a_retry),
-		TEST(waiting_go_first),	     {0},
+		TEST(backoff_grows),
+		TEST(rejected_comes_again),
+		TEST(bodies_stay),
+		TEST(dead_after_retries),
+		TEST(straggler_rejected),
+		TEST(reader_restarts),
+		TEST(absent_until_deadline),
+		TEST(expired_in_the_ring),
+		TEST(plain_is_told),
+		TEST(twins),
+		TEST(closed_while_waiting),
+		TEST(restarts_in_one_turn),
+		TEST(frames_come_again),
+		TEST(acks_beside_a_retry),
+		TEST(ended_with_words_unread),
+		TEST(waiting_go_first),
+		{0},
 	};
 
 	agents_begin();
