@@ -117,6 +117,8 @@ static int copy_options(struct ahp_agent *agent,
 	agent->explicit_ack = o->flags & AHP_EXPLICIT_ACK;
 	agent->send_flags = o->flags & AHP_RELIABLE;
 	agent->wait = o->wait;
+	agent->reserve_bytes = o->reserve_bytes;
+	agent->trim_ns = TRIM_NS;
 	agent->yields = o->flags & AHP_YIELD && o->wait == AHP_WAIT_ADAPTIVE;
 	agent->spin_ns = agent->spin_max_ns = agent->options.spin_ns;
 	agent->own_uid = geteuid();

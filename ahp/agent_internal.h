@@ -50,6 +50,7 @@ enum {
 #define MAX_RETRIES	      3
 #define RETRY_DELAY_NS	      1000000000ll
 #define RECEIVE_TIMEOUT_NS    30000000000ll
+#define TRIM_NS		      30000000000ll /* memory lies idle that long */
 #define SEGMENT_CAP	      (1ull << 40) /* of one imported segment */
 
 /* A block that was lent, and how many still hold it. */
@@ -113,6 +114,7 @@ enum { KEEPS_OUT_STATES = 1, KEEPS_OUT_CACHES = 2 };
 
 struct ahp__import {
 	uint32_t number;
+	bool leaving; /* the peer wants it back */
 	struct avp_segment segment;
 };
 
@@ -174,6 +176,7 @@ struct ahp__link {
 	uint32_t pool;	 /* of bodies that it may read */
 	uint32_t passed; /* segments up to this number were passed */
 	uint32_t passed_count;
+	bool asked, ask_again; /* for the agent's retiring one: trim.c */
 	uint64_t lent_bytes, lent_max;
 	bool room_wanted;    /* for a message that was QUEUE_FULL, ... */
 	uint64_t room_bytes; /* ... of so many bytes in the arena */
@@ -255,6 +258,13 @@ struct ahp_agent {
 
 	struct ahp__pool *pool;
 	uint32_t pools;
+	/* trim.c */
+	int64_t trim_ns, trimmed_ns;	   /* the period; tests shorten it */
+	uint64_t reserve_bytes;		   /* as it was asked for */
+	uint64_t lent_most[2];		   /* in this period and the last */
+	uint32_t retiring, retiring_pool; /* the segment asked back, or 0 */
+	bool leaving; /* there may be imports that are asked back */
+
 	struct ahp__body *body; /* 0 is not used */
 	uint32_t bodies, bodies_room, body_free;
 
@@ -509,6 +519,13 @@ int ahp__link_pass_segments(struct ahp__link *link, struct avp_reason *why);
 const struct avp_segment *ahp__link_import(struct ahp__link *link,
 					   uint32_t number);
 void ahp__link_ring(struct ahp__link *link);
+
+/* ---- trim.c: idle memory goes back ------------------------------------------- */
+
+void ahp__trim_turn(struct ahp_agent *agent, int64_t now_ns);
+/* WIRE_UNMAP and WIRE_UNMAPPED have come. */
+void ahp__trim_asked(struct ahp__link *link, const struct wire_segment *m);
+void ahp__trim_answered(struct ahp__link *link, const struct wire_segment *m);
 
 /* ---- acks.c ------------------------------------------------------------- */
 

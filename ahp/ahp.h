@@ -144,7 +144,8 @@ struct ahp_agent_options {
 	uint32_t window;      /* messages outstanding per link, a power of
 				 * two from 16 to 65536; 0: 1024 */
 	uint64_t quota_bytes; /* of memory lent, per uid; 0: arena's own.
-				 * What it took it keeps until it is closed */
+				 * Segments that were not needed for half a
+				 * minute go back to the system */
 	uint64_t first_segment_bytes; /* 0: the arena's default */
 	uint32_t memory_flags;	      /* AVP_MEMORY_* for the arena */
 	uint32_t allowed_uid_count;

@@ -106,6 +106,8 @@ int ahp__body_new(struct ahp_agent *agent, uint32_t pool, uint64_t bytes,
 	body->refs = 1;
 	body->pool = pool;
 	agent->stats.bytes_lent += body->block.bytes;
+	if (agent->stats.bytes_lent > agent->lent_most[0])
+		agent->lent_most[0] = agent->stats.bytes_lent;
 	return 0;
 }
 

@@ -475,6 +475,7 @@ static void on_segment(struct ahp__link *link, const struct wire_segment *say,
 			       SEGMENT_CAP, &why))
 		return ahp__link_poison(link, &why);
 	import->number = say->number;
+	import->leaving = false;
 	link->imports++;
 }
 
@@ -512,6 +513,12 @@ static void on_message(struct ahp__link *link, union wire_message *m,
 			return ahp__greeting_share(link, fds, n);
 		if (m->head.kind == WIRE_SEGMENT && link->state == LINK_UP)
 			return on_segment(link, &m->segment, bytes, fds, n);
+		if (m->head.kind == WIRE_UNMAP && link->state == LINK_UP &&
+		    bytes == sizeof(m->segment) && !n)
+			return ahp__trim_asked(link, &m->segment);
+		if (m->head.kind == WIRE_UNMAPPED && link->state == LINK_UP &&
+		    bytes == sizeof(m->segment) && !n)
+			return ahp__trim_answered(link, &m->segment);
 		if (m->head.kind == WIRE_REFUSE && !n &&
 		    (link->state == LINK_GREETING ||
 		     link->state == LINK_SHARING))

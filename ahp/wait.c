@@ -102,6 +102,7 @@ static void do_chores(struct ahp_agent *agent)
 	reap(agent);
 	if (agent->retry)
 		ahp__retry_look(agent);
+	ahp__trim_turn(agent, now_ns);
 	ahp__page_beat(agent, now_ns);
 	if (now_ns - agent->sent_refs_ns >= SENT_REF_NS)
 		renew_sent_refs(agent, now_ns);

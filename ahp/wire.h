@@ -7,7 +7,7 @@
  *
  * The one who connects says Hello; the other answers with its own, and each
  * passes its page and its lane when it has the other's Hello. After that only
- * new segments and bells.
+ * new segments, those that are asked back, and bells.
  */
 #ifndef AVP_AHP_WIRE_H
 #define AVP_AHP_WIRE_H
@@ -42,7 +42,8 @@ enum wire_kind {
 	WIRE_HELLO = 1,
 	WIRE_SHARE = 2,	  /* two fds: page, lane */
 	WIRE_SEGMENT = 3, /* one fd: an arena segment */
-	/* 4 and 5 are kept for segments that are asked back. */
+	WIRE_UNMAP = 4,	  /* nothing in that segment is lent any more ... */
+	WIRE_UNMAPPED = 5, /* ... and it is mapped no longer: trim.c */
 	WIRE_REFUSE = 6, /* and hangs up: code says why */
 };
 
@@ -77,7 +78,7 @@ static_assert(sizeof(struct wire_hello) == 600, "ABI");
 struct wire_segment {
 	struct wire_head head;
 	uint32_t number, reserved;
-	uint64_t bytes;
+	uint64_t bytes; /* of a new one */
 };
 static_assert(sizeof(struct wire_segment) == 32, "ABI");
 
