@@ -467,7 +467,7 @@ struct ahp_message {
 	uint32_t peer;	    /* its number, for the answer */
 	uint8_t method;	    /* enum ahp_method */
 	uint8_t kind;	    /* enum ahp_kind */
-	bool redelivered;
+	bool redelivered;   /* it, or its reader before us, may have seen it */
 	bool in_place; /* the body lies in the sender's memory */
 	uint32_t token_limit;
 	struct avp_str task_id, session_id;

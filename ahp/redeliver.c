@@ -107,7 +107,7 @@ static void write_slot(struct ahp__link *link, const struct parcel *p,
 	struct avp_slot_put put = {
 		.method = v->method,
 		.kind = v->kind,
-		.redelivered = p->deliveries > 0,
+		.redelivered = p->deliveries > 0 || p->seen,
 		.prompt = v->prompt,
 		.long_form = true,
 		.in_arena = v->in_arena,

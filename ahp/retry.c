@@ -416,10 +416,13 @@ void ahp__retry_lost(struct ahp__link *link, uint64_t sequence, uint64_t cookie)
 	/* It may be back already: its name was seen before its end was. */
 	link->peer->tried_ns = 0;
 	p = parcel_of(link, sequence, cookie);
-	if (p)
+	if (p) {
+		/* How far it had read it told every so often only. */
+		p->seen |= sequence < link->tx.consumed + FLUSH_EVERY;
 		after_failure(agent->retry, p, AVP_CLOSED, counts);
-	else
+	} else {
 		bury_in_place(link, sequence, cookie, AVP_CLOSED);
+	}
 }
 
 void ahp__receipt_id(const struct ahp_agent *agent,

@@ -64,6 +64,7 @@ struct parcel {
 	uint32_t heap_at;
 	uint8_t state; /* enum parcel_state */
 	bool notify;
+	bool seen; /* by a reader that has ended, perhaps */
 };
 
 struct ahp__retry {

@@ -18,7 +18,8 @@ struct board {
 	_Atomic uint32_t turn;	/* of which reader it is */
 	_Atomic uint32_t ready; /* readers that have had the name */
 	_Atomic uint32_t stop;
-	_Atomic uint32_t seen[MESSAGES];
+	_Atomic uint32_t taken[MESSAGES]; /* by whichever reader */
+	_Atomic uint32_t seen[MESSAGES];  /* and dealt with */
 };
 static struct board *board;
 
@@ -53,6 +54,8 @@ static void check(const struct ahp_message *m, uint32_t *next)
 	      atomic_load(&board->seen[*next]));
 	CHECK(*next == MESSAGES || n >= *next);
 	*next = n + 1;
+	/* Who gets what another had in hand is told so. */
+	CHECK(!atomic_exchange(&board->taken[n], 1) || m->redelivered);
 }
 
 static void done_with(struct ahp_agent *agent, struct ahp_message *m)
