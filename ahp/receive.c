@@ -323,7 +323,8 @@ static __attribute__((always_inline)) inline bool deliver_usual(
 
 	if (link->owed[OWED_ACCEPT] || agent->explicit_ack ||
 	    task_bytes > (lent ? LENT_TASK_BYTES : AVP_LANE_ID_BYTES) ||
-	    slot->method < AHP_TASK || slot->method > AHP_TOKEN_RESPONSE || slot->kind > AHP_FRAME ||
+	    slot->method < AHP_TASK || slot->method > AHP_TOKEN_RESPONSE ||
+	    slot->kind > AHP_FRAME ||
 	    (slot->expiry_ms && expired(link, slot->expiry_ms)))
 		return false;
 	session = task + task_bytes + 1;

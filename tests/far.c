@@ -272,18 +272,7 @@ bool far_hears(struct far *w, const char *a, const char *b)
 
 bool far_logged(const char *words)
 {
-	static char text[1 << 20];
-	char path[PATH_MAX];
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/log", test_dir());
-	f = fopen(path, "re");
-	n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
-	text[n] = 0;
-	if (f)
-		fclose(f);
-	return strstr(text, words) != NULL;
+	return gateway_logged("log", words);
 }
 
 unsigned far_letters(const char *text)

@@ -452,25 +452,47 @@ size_t frame_make(void *to, const char *target, size_t n, uint32_t seed)
 	return len;
 }
 
+bool gateway_logged(const char *file, const char *words)
+{
+	static char text[1 << 20];
+	char path[PATH_MAX];
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", test_dir(), file);
+	f = fopen(path, "re");
+	n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+	text[n] = 0;
+	if (f)
+		fclose(f);
+	return strstr(text, words) != NULL;
+}
+
 /* ---- frames of HTTP/2 ---------------------------------------------------------- */
+
+void h2_head(uint8_t to[H2_HEAD], size_t length, uint8_t type, uint8_t flags,
+	     uint32_t stream)
+{
+	const uint8_t head[H2_HEAD] = {(uint8_t)(length >> 16),
+				       (uint8_t)(length >> 8),
+				       (uint8_t)length,
+				       type,
+				       flags,
+				       (uint8_t)(stream >> 24),
+				       (uint8_t)(stream >> 16),
+				       (uint8_t)(stream >> 8),
+				       (uint8_t)stream};
+
+	memcpy(to, head, sizeof(head));
+}
 
 size_t h2_put(uint8_t *to, uint8_t type, uint8_t flags, uint32_t stream,
 	      const void *payload, size_t n)
 {
-	const uint8_t head[] = {(uint8_t)(n >> 16),
-				(uint8_t)(n >> 8),
-				(uint8_t)n,
-				type,
-				flags,
-				(uint8_t)(stream >> 24),
-				(uint8_t)(stream >> 16),
-				(uint8_t)(stream >> 8),
-				(uint8_t)stream};
-
-	memcpy(to, head, sizeof(head));
+	h2_head(to, n, type, flags, stream);
 	if (n)
-		memcpy(to + sizeof(head), payload, n);
-	return sizeof(head) + n;
+		memcpy(to + H2_HEAD, payload, n);
+	return H2_HEAD + n;
 }
 
 int h2_open(unsigned port)

@@ -80,6 +80,9 @@ double gateway_metric(unsigned port, const char *name);
 /* All that was lent to local agents comes back: waits for it. */
 bool gateway_lends_nothing(const struct gateway_run *g);
 
+/* Are these words in that file of the test's directory? */
+bool gateway_logged(const char *file, const char *words);
+
 /* A frame: model "m", a payload of the pattern of seed. Room for n + 64. */
 size_t frame_make(void *to, const char *target, size_t n, uint32_t seed);
 
@@ -98,7 +101,11 @@ enum {
 	H2_CONTINUATION
 };
 
-/* Writes one to where there is room for 9 bytes more than its payload. */
+#define H2_HEAD 9 /* bytes of a frame's header */
+
+void h2_head(uint8_t to[H2_HEAD], size_t length, uint8_t type, uint8_t flags,
+	     uint32_t stream);
+/* Writes one to where there is room for H2_HEAD bytes more than its payload. */
 size_t h2_put(uint8_t *to, uint8_t type, uint8_t flags, uint32_t stream,
 	      const void *payload, size_t n);
 /* A connection that has said its preface and empty settings. */

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/gateway.h"
 #include "tests/h2_liar.h"
 
 #define CONNS	  16
@@ -71,16 +72,9 @@ static void put(struct h2_liar *l, const void *bytes, size_t n)
 static void put_head(struct h2_liar *l, uint32_t length, uint8_t type,
 		     uint8_t flags, uint32_t stream)
 {
-	const uint8_t head[9] = {(uint8_t)(length >> 16),
-				 (uint8_t)(length >> 8),
-				 (uint8_t)length,
-				 type,
-				 flags,
-				 (uint8_t)(stream >> 24),
-				 (uint8_t)(stream >> 16),
-				 (uint8_t)(stream >> 8),
-				 (uint8_t)stream};
+	uint8_t head[H2_HEAD];
 
+	h2_head(head, length, type, flags, stream);
 	put(l, head, sizeof(head));
 }
 

@@ -164,17 +164,10 @@ static void stop(pid_t pid)
 
 static bool logged(const char *name, const char *words)
 {
-	char path[PATH_MAX], text[65536];
-	size_t n;
-	FILE *f;
+	char file[40];
 
-	snprintf(path, sizeof(path), "%s/%s.log", test_dir(), name);
-	f = fopen(path, "re");
-	n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
-	text[n] = 0;
-	if (f)
-		fclose(f);
-	return strstr(text, words) != NULL;
+	snprintf(file, sizeof(file), "%s.log", name);
+	return gateway_logged(file, words);
 }
 
 static struct ahp_agent *open_in(const char *name_space, const char *id)

@@ -253,8 +253,8 @@ static size_t lie_in(struct wire_hello *h, enum lie lie)
 	case ENDLESS_ID: memset(h->id, 'x', sizeof(h->id)); break;
 	case DOT_ID: h->id[0] = '.'; break;
 	case SLASH_ID: h->id[1] = '/'; break;
-	case UP_ID: strcpy(h->id, ".."); break;
-	case OUR_ID: strcpy(h->id, "v"); break;
+	case UP_ID: memcpy(h->id, "..", 3); break;
+	case OUR_ID: memcpy(h->id, "v", 2); break;
 	case OTHER_TO: h->to[0] = 'w'; break;
 	case ENDLESS_TO: memset(h->to, 'v', sizeof(h->to)); break;
 	case NO_FDS: h->fds = 0; break;

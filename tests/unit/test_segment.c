@@ -217,6 +217,7 @@ static void seals_hold(void)
 
 static void owner_writes_peer_sees(void)
 {
+	static const char late[] = "written after the seal";
 	struct avp_segment own, peer;
 	struct avp_reason why;
 	int fd;
@@ -230,9 +231,8 @@ static void owner_writes_peer_sees(void)
 	CU_ASSERT_EQUAL(peer.fd, -1);
 	CU_ASSERT_EQUAL(peer.flags, 0);
 	CU_ASSERT_EQUAL((uintptr_t)peer.base % (2 * MIB), 0);
-	strcpy((char *)own.base + 100, "written after the seal");
-	CU_ASSERT_STRING_EQUAL((char *)peer.base + 100,
-			       "written after the seal");
+	memcpy((char *)own.base + 100, late, sizeof(late));
+	CU_ASSERT_STRING_EQUAL((char *)peer.base + 100, late);
 	CU_ASSERT_EQUAL(mprotect(peer.base, 4096, PROT_READ | PROT_WRITE), -1);
 	avp_segment_close(&own);
 	/* The memory outlives its owner's mapping. */
